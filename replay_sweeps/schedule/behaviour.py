@@ -72,7 +72,11 @@ class Behaviour:
 
 
 def behaviour(
-    schedule: DataSchedule, rates: Sequence[tuple[int, Rate]], weight_decay: float, target: TargetOrder, reset: int | None
+    schedule: DataSchedule,
+    rates: Sequence[tuple[int, Rate]],
+    weight_decay: float,
+    target: TargetOrder,
+    reset: int | None,
 ) -> Behaviour:
     """Join the data schedule, the learning rates and the optimizer reset of one run.
 
@@ -110,8 +114,14 @@ def first_difference(one: Behaviour, other: Behaviour) -> int:
 def key(root: str, run: Behaviour, step: int) -> str:
     """The name of the state after `step` optimizer steps: SHA-256 over the root and the behaviour until then."""
     pieces: list[Any] = [
-        [piece.start, piece.stop, [asdict(mix) for mix in piece.mixes], asdict(piece.rate), piece.weight_decay, piece.reset]
+        [
+            piece.start,
+            piece.stop,
+            [asdict(mix) for mix in piece.mixes],
+            asdict(piece.rate),
+            piece.weight_decay,
+            piece.reset,
+        ]
         for piece in run.until(step)
     ]
     return hashlib.sha256(canonical_json([root, pieces]).encode()).hexdigest()
-

@@ -58,7 +58,9 @@ class DataSchedule:
     def realised_replay_fraction(self) -> float:
         """Generic rows among the rows after the start of stage 2, counted."""
         rows = self.total_rows - self.stage2_row
-        target = int(self.target_rows_before(np.array(self.total_rows)) - self.target_rows_before(np.array(self.stage2_row)))
+        target = int(
+            self.target_rows_before(np.array(self.total_rows)) - self.target_rows_before(np.array(self.stage2_row))
+        )
         return 1 - target / rows if rows else 0.0
 
     def target_rows_before(self, row: Rows) -> Rows:
@@ -92,9 +94,7 @@ def two_stages(
     stages = [Stage(0, Fraction(stage1_target, stage1_rows))] if stage1_rows else []
     if stage2_rows:
         stages.append(Stage(stage1_rows, 1 - replay_fraction))
-    return DataSchedule(
-        tuple(stages), total_rows, batch_rows, target_rows, exposures, stage1_rows, stage2_rows
-    )
+    return DataSchedule(tuple(stages), total_rows, batch_rows, target_rows, exposures, stage1_rows, stage2_rows)
 
 
 def stage2_alone(batch_rows: int, target_rows: int, epochs: int, replay_fraction: Fraction) -> DataSchedule:

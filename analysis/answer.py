@@ -1,0 +1,100 @@
+"""The answer in plain language: what replay is worth, and what to distrust."""
+
+import numpy as np
+
+from analysis.multiplier import EffectiveDataMultiplier, shown_interval
+from analysis.study import Findings, GroupFindings, Headline
+
+
+def shown_tokens(tokens: float) -> str:
+    """A number of tokens in words: "16 thousand", "4.1 million"."""
+    for size, word in ((1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{word}"
+    return f"{tokens:.3g}"
+
+
+def shown_share(fraction: float) -> str:
+    """A fraction in per cent: 0.875 → "87.5 %", 1/9 → "11.1 %"."""
+    return f"{round(100 * fraction, 1):g} %"
+
+
+def answer(findings: Findings) -> str:
+    """The first sentence of a report: what replay is worth in the group where most was tried."""
+    return group_answer(findings.groups[0])
+
+
+def group_answer(group: GroupFindings) -> str:
+    """What replay is worth in one group, in one sentence; or why nothing can be said."""
+    if group.headline is None:
+        return _without_multiplier(group)
+    headline, result = group.headline, group.headline.multiplier
+    row = headline.row
+    where = f"On {shown_tokens(row['target_tokens'])} target tokens"
+    how = f"replaying {shown_share(row['replay_fraction'])}"
+    if row["stage2_allocation"] < 1:
+        how += f" (with {shown_share(1 - row['stage2_allocation'])} of the target data in stage 1)"
+    if row["target_loss"] >= row["baseline_target_loss"]:
+        return (
+            f"{where}, no replay fraction that was tried beats training without replay: the best, "
+            f"{shown_share(row['replay_fraction'])}, is worth {worth(result)}."
+        )
+    if result.low < 1:
+        return (
+            f"{where}, {how} is worth {worth(result)}, which these runs cannot tell from no gain; {_range(headline)}."
+        )
+    return f"{where}, {how} is worth {worth(result)}; {_range(headline)}."
+
+
+def worth(result: EffectiveDataMultiplier) -> str:
+    """The multiplier in words, with its interval; outside the reference points the bound first."""
+    interval = shown_interval(result.low, result.high, result.level)
+    value = f"{result.value:.1f}×" if np.isfinite(result.value) else "unbounded"
+    if not result.extrapolated:
+        return f"{value} ({interval}) the target data"
+    bounds = []
+    if result.at_least > 0:
+        bounds.append(f"at least {result.at_least:.1f}×")
+    if np.isfinite(result.at_most):
+        bounds.append(f"at most {result.at_most:.1f}×")
+    if not bounds:
+        return f"an amount of target data that lies beyond the reference points (extrapolated: {value}; {interval})"
+    return f"{' and '.join(bounds)} the target data (extrapolated: {value}; {interval})"
+
+
+def _range(headline: Headline) -> str:
+    low, high = headline.rho_low, headline.rho_high
+    if low == high:
+        return f"of the fractions tried, {shown_share(low)} is best in nearly every resampling"
+    return f"keep ρ between {shown_share(low)} and {shown_share(high)}"
+
+
+def _without_multiplier(group: GroupFindings) -> str:
+    reason = group.reason or "no run with replay has a run without replay at the same target size"
+    table = group.multipliers
+    replay = table[table["replay_fraction"] > 0] if len(table) else table
+    if replay.empty:
+        return f"What replay is worth cannot be said: {reason}."
+    best = replay.loc[replay["selection_loss"].idxmin()]
+    change = best["target_loss"] - best["baseline_target_loss"]
+    verb = "lowers" if change < 0 else "raises"
+    return (
+        f"On {shown_tokens(best['target_tokens'])} target tokens, replaying {shown_share(best['replay_fraction'])} {verb} "
+        f"the target loss by {abs(change):.3f} nats; how much data that is worth cannot be said: {reason}."
+    )
+
+
+def all_warnings(findings: Findings) -> list[str]:
+    """Warnings about the table, then about each group and its headline, each once."""
+    found = list(findings.warnings)
+    several = len(findings.groups) > 1
+    for group in findings.groups:
+        own = list(group.warnings) + list(group.curve.warnings if group.curve else ())
+        if group.headline is not None:
+            own += group.headline.multiplier.warnings
+            if group.headline.row["edge"]:
+                own.append(f"edge: at the best replay fraction, {group.headline.row['edge']}; it may be worth more")
+        if group.curve is None and several:
+            own.append(f"no_curve: {group.reason}")
+        found += [f"{warning} [{group.name}]" if several else warning for warning in own]
+    return list(dict.fromkeys(found))

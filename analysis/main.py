@@ -1,0 +1,91 @@
+"""replay-analyze: run table → multipliers, figures, report, and the answer on the terminal."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from replay_sweeps.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `replay-analyze`: 0, or 2 with one line per problem on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _analyse(options)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"replay-analyze: {problem}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="replay-analyze",
+        description="How much target data is replay worth? Reads a run table, writes multipliers.csv, figures and a "
+        "report, and prints the answer.",
+    )
+    parser.add_argument(
+        "runs",
+        help="a study's folder, a .parquet or a .csv with at least target_tokens, replay_fraction and target_loss",
+    )
+    parser.add_argument("--out", type=Path, help="where to write (default: the study's folder, or beside the file)")
+    parser.add_argument(
+        "--form",
+        default="auto",
+        choices=("auto", "power_law", "pure_power_law", "log", "monotone"),
+        help="form of the reference curve (default: auto)",
+    )
+    parser.add_argument("--level", type=float, default=0.9, help="nominal level of the intervals (default: 0.9)")
+    parser.add_argument("--replicates", type=int, default=10_000, help="bootstrap replicates (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument("--study", help="the study to analyse where a table holds several")
+    parser.add_argument("--axis", action="append", default=[], help="a nuisance column to compare, not to tune over")
+    return parser
+
+
+def _analyse(options: argparse.Namespace) -> int:
+    from analysis.answer import all_warnings, answer
+    from analysis.report import read_study, write_report
+    from analysis.runs import load_runs
+    from analysis.study import Settings, analyse
+
+    _check(options)
+    runs = load_runs(options.runs)
+    if options.study is not None:
+        runs = _only_study(runs, options.study)
+    settings = Settings(options.form, options.level, options.replicates, options.seed, tuple(options.axis))
+    findings = analyse(runs, settings)
+    source = Path(options.runs)
+    out = options.out or (source if source.is_dir() else source.with_name(f"{source.stem}_analysis"))
+    written = write_report(findings, read_study(source), out)
+    print(answer(findings))
+    for warning in all_warnings(findings):
+        print(f"  warning: {warning}")
+    print(f"report: {next(path for path in written if path.name == 'report.html')}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    problems = []
+    if not 0 < options.level < 1:
+        problems.append(f"--level must lie between 0 and 1, not {options.level:g}")
+    if not 100 <= options.replicates <= 1_000_000:
+        problems.append(f"--replicates must lie between 100 and 1000000, not {options.replicates}")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        problems.append(f"--out {options.out} is no folder")
+    if problems:
+        raise UserError(*problems)
+
+
+def _only_study(runs, name):  # type: ignore[no-untyped-def]
+    names = sorted(set(runs["study"].astype(str))) if "study" in runs else []
+    if name not in names:
+        raise UserError(f"the table has no study {name}; it has {', '.join(names) or 'no study column'}")
+    chosen = runs[runs["study"] == name]
+    chosen.attrs = runs.attrs
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

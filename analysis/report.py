@@ -1,0 +1,239 @@
+"""The report: one self-contained page that begins with the answer, the same as markdown, and the table behind it."""
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answer import all_warnings, answer, group_answer, shown_share, shown_tokens
+from analysis.canvas import Drawing
+from analysis.figures import loss_against_replay_figure, reference_curve_figure
+from analysis.form_choice import FORMULAS
+from analysis.multiplier import shown_interval, shown_multiplier
+from analysis.study import Findings, GroupFindings
+from replay_sweeps.errors import UserError
+from replay_sweeps.files import write_atomically
+
+MOST_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people: `title`, `columns`, `rows` of strings, `note`."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def read_study(runs: Path) -> dict[str, Any]:
+    """What study.json beside the runs says; {} where there is none. Raises UserError where it is no JSON object."""
+    file = (runs if runs.is_dir() else runs.parent) / "study.json"
+    if not file.is_file():
+        return {}
+    try:
+        study = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON: {error}") from None
+    if not isinstance(study, dict):
+        raise UserError(f"{file} must hold a JSON object")
+    return study
+
+
+def drawings(findings: Findings) -> tuple[list[Drawing], list[str]]:
+    """The figures that the table supports, and why the others are left out, a sentence each."""
+    made, left_out = [], []
+    for draw in (reference_curve_figure, loss_against_replay_figure):
+        try:
+            made.append(draw(findings))
+        except ValueError as error:
+            left_out.append(f"{draw.__name__.removesuffix('_figure').replace('_', ' ')}: {error}")
+    return made, left_out
+
+
+def write_report(findings: Findings, study: dict[str, Any], out: Path) -> list[Path]:
+    """Write multipliers.csv, figures/*.pdf and *.png, report.html and report.md to `out`; returns their paths."""
+    figures, left_out = drawings(findings)
+    written = [path for drawing in figures for path in drawing.save(out / "figures")]
+    context = report_context(findings, study, figures, left_out)
+    for name, content in (
+        ("multipliers.csv", findings.multipliers.to_csv(index=False)),
+        ("report.html", _render("report.html.j2", context)),
+        ("report.md", _render("report.md.j2", context)),
+    ):
+        write_atomically(out / name, content.encode())
+        written.append(out / name)
+    return written
+
+
+def report_context(
+    findings: Findings, study: dict[str, Any], figures: list[Drawing], left_out: list[str]
+) -> dict[str, Any]:
+    """Everything that the templates show."""
+    return {
+        "title": study.get("title") or study.get("name") or _study_name(findings.runs),
+        "answer": answer(findings),
+        "further_answers": [(group.name, group_answer(group)) for group in findings.groups[1:20]],
+        "warnings": all_warnings(findings),
+        "figures": [
+            {
+                "name": d.name,
+                "title": d.title,
+                "caption": d.caption,
+                "svg": base64.b64encode(d.rendered("svg")).decode(),
+                "inches": round(float(d.figure.get_size_inches()[0]), 2),
+            }
+            for d in figures
+        ],
+        "left_out": left_out,
+        "tables": [t for group in findings.groups[:20] for t in _group_tables(group, len(findings.groups) > 1)],
+        "provenance": _provenance(findings, study),
+        "sources": _sources(study),
+        "method": _method(findings),
+        "command": study.get("command", ""),
+    }
+
+
+def _study_name(runs: pd.DataFrame) -> str:
+    names = [str(s) for s in runs["study"].unique() if s] if "study" in runs else []
+    return names[0] if len(names) == 1 else "What replay is worth"
+
+
+def _group_tables(group: GroupFindings, named: bool) -> list[Table]:
+    suffix = f": {group.name}" if named else ""
+    tables = []
+    if len(group.results):
+        columns = ["N", "ρ", "α", "target loss", "ρ = 0", "generic loss", "worth", "interval", "runs", "chosen"]
+        shown = group.multipliers.head(MOST_ROWS)
+        rows = [_multiplier_row(row, group.results[int(cell)]) for cell, row in shown.iterrows()]
+        tables.append(Table(f"Multipliers{suffix}", columns, rows, _cut(len(group.multipliers))))
+    shown = group.cells.head(MOST_ROWS)
+    rows = [_cell_row(row) for _, row in shown.iterrows()]
+    columns = ["N", "ρ", "α", "target loss", "generic loss", "settings tried", "chosen", "runs"]
+    tables.append(Table(f"Tuned cells{suffix}", columns, rows, _cut(len(group.cells))))
+    if group.curve is not None:
+        tables.append(_form_table(group, suffix))
+    return tables
+
+
+def _cut(rows: int) -> str:
+    return f"The first {MOST_ROWS} of {rows:,} rows; the others are in multipliers.csv." if rows > MOST_ROWS else ""
+
+
+def _multiplier_row(row: "pd.Series[Any]", result: Any) -> list[str]:
+    return [
+        shown_tokens(row["target_tokens"]),
+        shown_share(row["replay_fraction"]),
+        f"{row['stage2_allocation']:g}",
+        f"{row['target_loss']:.4f}",
+        f"{row['baseline_target_loss']:.4f}",
+        _nats(row["generic_loss"]),
+        shown_multiplier(result),
+        shown_interval(result.low, result.high, result.level),
+        str(row["runs"]),
+        _chosen(row),
+    ]
+
+
+def _cell_row(row: "pd.Series[Any]") -> list[str]:
+    return [
+        shown_tokens(row["target_tokens"]),
+        shown_share(row["replay_fraction"]),
+        f"{row['stage2_allocation']:g}",
+        f"{row['target_loss']:.4f}",
+        _nats(row["generic_loss"]),
+        str(row["settings"]),
+        _chosen(row),
+        str(row["runs"]),
+    ]
+
+
+def _nats(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) else "–"
+
+
+def _chosen(row: "pd.Series[Any]") -> str:
+    words = {"target_epochs": "E", "stage1_lr": "LR 1", "stage2_lr": "LR 2", "weight_decay": "decay"}
+    shown = [f"{word} {row[column]:g}" for column, word in words.items() if column in row and pd.notna(row[column])]
+    if row.get("lr_schedule"):
+        shown.append(str(row["lr_schedule"]))
+    return ", ".join(shown) + (f" (edge: {row['edge']})" if row["edge"] else "")
+
+
+def _form_table(group: GroupFindings, suffix: str) -> Table:
+    assert group.curve is not None
+    rows = [
+        [
+            FORMULAS[fit.form] + (" ←" if fit.form == group.curve.form else ""),
+            ", ".join(f"{name} = {value:.4g}" for name, value in fit.parameters.items()),
+            f"{fit.noise:.4f}" if fit.noise is not None else "–",
+            f"{fit.aicc:.1f}" if np.isfinite(fit.aicc) else "too few points",
+            f"{fit.leave_one_out:.4f}" if np.isfinite(fit.leave_one_out) else "–",
+            "; ".join(fit.warnings),
+        ]
+        for fit in group.curve.alternatives
+    ]
+    columns = ["form", "parameters", "scatter (nats)", "AICc", "leave-one-out (nats)", "warnings"]
+    return Table(f"Forms of the reference curve{suffix}", columns, rows, f"{group.curve.reason}.")
+
+
+def _provenance(findings: Findings, study: dict[str, Any]) -> list[tuple[str, str]]:
+    runs, done = findings.runs, findings.done
+    seeds = sorted({s for s in done["seeds"] if s})
+    rows = [("runs", f"{len(done):,} analysed of {len(runs):,}")]
+    for column, word in (("target", "target"), ("generic", "generic text"), ("model", "model"), ("mode", "mode")):
+        values = sorted({str(v) for v in done[column] if v})
+        if values:
+            rows.append((word, ", ".join(values[:10])))
+    if seeds:
+        rows.append(("seeds (init/order/subset)", ", ".join(seeds[:10])))
+    noise = [g.curve.noise for g in findings.groups if g.curve is not None and g.curve.noise is not None]
+    if noise:
+        rows.append(("noise", str(noise[0])))
+    for key in ("machine", "settings", "versions"):
+        value = study.get(key)
+        if isinstance(value, dict):
+            rows.append((key, ", ".join(f"{k} {v}" for k, v in value.items())))
+        elif value:
+            rows.append((key, str(value)))
+    return rows
+
+
+def _sources(study: dict[str, Any]) -> list[dict[str, Any]]:
+    sources = study.get("sources", [])
+    return [source for source in sources if isinstance(source, dict)] if isinstance(sources, list) else []
+
+
+def _method(findings: Findings) -> list[str]:
+    s = findings.settings
+    return [
+        "For every target size N, share α and replay fraction ρ the nuisance settings (epochs, learning rates, weight "
+        "decay, learning-rate schedule) are chosen on the selection half of the validation set, on the mean over "
+        "seeds; losses are reported on the other half. Seeds are averaged, never minimised over.",
+        "The reference curve goes through the tuned losses without replay. Inside its range a loss is turned into "
+        "effective target tokens by monotone interpolation in log N; beyond it by the form named in the table, "
+        "and the result is marked as extrapolated."
+        if s.form == "auto"
+        else f"The reference curve has the form {s.form}, which was asked for.",
+        "The multiplier is the ratio of the effective tokens of a run with replay to those of the run without replay "
+        f"at the same N. Its {100 * s.level:g} % interval comes from {s.replicates:,} bootstrap replicates (seed "
+        f"{s.seed}) that redraw every loss and the curve with the noise above, and the noise itself by its degrees of "
+        "freedom.",
+        "The range of ρ to keep holds the fractions that win in the central part of the replicates.",
+    ]
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = Environment(
+        loader=loader, autoescape=template.endswith(".html.j2"), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(**context)

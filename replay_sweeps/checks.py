@@ -1,0 +1,192 @@
+"""What must hold in a run's configuration beyond its types: ranges, what fits, what contradicts what."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleConfig, TrainerConfig
+from replay_sweeps.schedule.data_schedule import room
+
+Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong with its value
+
+
+def check_run(run: RunConfig) -> list[Problem]:
+    """Everything that is wrong with the configuration of one run; needs no text, no torch and no network."""
+    problems = [*_ranges(run), *_model(run.model), *_trainer(run)]
+    if not any(name.startswith("schedule.") for name, _ in problems):
+        problems += _schedule_shape(run.schedule, run.model)
+    counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
+    if not any(name.startswith(counted) for name, _ in problems):
+        problems += _counts(run)
+    return problems
+
+
+def nearest_multiples(value: int, unit: int) -> str:
+    """The multiples of `unit` around `value`, as words."""
+    below = value // unit * unit
+    return f"{below:,} or {below + unit:,}" if below else f"{unit:,}"
+
+
+def _ranges(run: RunConfig) -> Iterator[Problem]:
+    schedule, optimizer, trainer, evaluation = run.schedule, run.optimizer, run.trainer, run.evaluation
+    ranges = [
+        ("schedule.replay_fraction", schedule.replay_fraction, 0, 1, "must be at least 0 and below 1", False),
+        ("schedule.stage2_allocation", schedule.stage2_allocation, 0, 1, "must be from 0 to 1", True),
+        ("schedule.target_epochs", schedule.target_epochs, 1, None, "must be at least 1", True),
+        ("schedule.total_tokens", schedule.total_tokens, 1, None, "must be positive", True),
+        ("schedule.target_tokens", schedule.target_tokens, 1, None, "must be positive", True),
+        ("schedule.target_fraction", schedule.target_fraction, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
+        ("optimizer.weight_decay", optimizer.weight_decay, 0, None, "must not be negative", True),
+        ("optimizer.beta1", optimizer.beta1, 0, 1, "must be at least 0 and below 1", False),
+        ("optimizer.beta2", optimizer.beta2, 0, 1, "must be at least 0 and below 1", False),
+        ("optimizer.epsilon", optimizer.epsilon, 1e-30, None, "must be positive", True),
+        ("optimizer.gradient_clip", optimizer.gradient_clip, 1e-12, None, "must be positive", True),
+        ("trainer.row_length", trainer.row_length, 2, None, "must be at least 2 tokens", True),
+        ("trainer.batch_rows", trainer.batch_rows, 1, None, "must be at least 1", True),
+        ("trainer.micro_batch_rows", trainer.micro_batch_rows, 1, None, "must be at least 1", True),
+        ("trainer.threads", trainer.threads, 1, None, "must be at least 1", True),
+        ("trainer.save_every_minutes", trainer.save_every_minutes, 0, None, "must not be negative", True),
+        ("trainer.log_every_steps", trainer.log_every_steps, 1, None, "must be at least 1", True),
+        ("trainer.waypoints", trainer.waypoints, 0, None, "must not be negative", True),
+        ("evaluation.tokens", evaluation.tokens, trainer.row_length, None, "must be at least one row", True),
+        ("evaluation.after_stage2_steps", evaluation.after_stage2_steps, 0, None, "must not be negative", True),
+    ]
+    for role, source in (("target", run.target), ("generic", run.generic)):
+        fraction = source.validation_fraction
+        ranges += [
+            (f"{role}.max_documents", source.max_documents, 1, None, "must be at least 1", True),
+            (f"{role}.split_above_characters", source.split_above_characters, 200, None, "must be at least 200", True),
+        ]
+        if not 0 < fraction < 1:
+            yield f"{role}.validation_fraction", "must be above 0 and below 1"
+    for name, value, low, high, message, closed in ranges:
+        if value is not None and (
+            value < low or (high is not None and (value > high or (value == high and not closed)))
+        ):
+            yield name, message
+
+
+def _model(model: ModelConfig) -> Iterator[Problem]:
+    if model.path is not None:
+        return
+    for name in ("hidden_size", "layers", "heads", "key_value_heads", "mlp_size"):
+        if getattr(model, name) < 1:
+            yield f"model.{name}", "must be at least 1 where no model.path is given"
+            return
+    if model.hidden_size % model.heads or model.hidden_size // model.heads % 2:
+        yield "model.heads", f"must divide model.hidden_size={model.hidden_size} into heads of even width"
+    if model.heads % model.key_value_heads:
+        yield "model.key_value_heads", f"must divide model.heads={model.heads}"
+    if model.tokenizer.path == "bpe" and (model.tokenizer.vocab_size or 0) < 300:
+        yield "model.tokenizer.vocab_size", "must be at least 300 for a byte-level tokenizer"
+
+
+def _trainer(run: RunConfig) -> Iterator[Problem]:
+    trainer: TrainerConfig = run.trainer
+    if run.model.path is None and trainer.row_length > run.model.max_positions:
+        yield "trainer.row_length", f"must be at most the model's {run.model.max_positions:,} positions"
+    micro = trainer.micro_batch_rows
+    if micro and trainer.batch_rows % micro:
+        divisors = [rows for rows in range(1, trainer.batch_rows + 1) if trainer.batch_rows % rows == 0]
+        near = min(divisors, key=lambda rows: abs(rows - micro))
+        yield "trainer.micro_batch_rows", f"must divide trainer.batch_rows={trainer.batch_rows}; {near} does"
+
+
+def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Problem]:
+    mode = schedule.mode
+    if schedule.stage2_allocation == 0 and schedule.replay_fraction > 0:
+        yield (
+            "schedule.replay_fraction",
+            "must be 0 where stage2_allocation is 0: without a stage 2 nothing is replayed",
+        )
+    if mode == "from_pretrained":
+        if model.path is None:
+            yield "model.path", "needs a model folder or hub id in mode from_pretrained"
+        if schedule.stage2_allocation != 1:
+            yield "schedule.stage2_allocation", "must be 1 in mode from_pretrained: there is no stage 1"
+        if schedule.total_tokens is not None:
+            yield "schedule.total_tokens", "must be null in mode from_pretrained: T = N·E/(1-replay_fraction)"
+        if schedule.target_tokens is None:
+            yield "schedule.target_tokens", "needs a number of tokens in mode from_pretrained"
+    elif schedule.total_tokens is None:
+        yield "schedule.total_tokens", f"needs a number of tokens in mode {mode}"
+    if (schedule.target_tokens is None) == (schedule.target_fraction is None):
+        yield "schedule.target_tokens", "give exactly one of schedule.target_tokens and schedule.target_fraction"
+    for name, modes in (("stage1", ("mid_train", "fine_tune")), ("stage2", ("fine_tune", "from_pretrained"))):
+        rate: RateConfig | None = getattr(schedule, name)
+        if (rate is not None) != (mode in modes):
+            wanted = "needs a learning-rate schedule" if mode in modes else "must be null: it has no effect"
+            yield f"schedule.{name}", f"{wanted} in mode {mode}"
+        elif rate is not None:
+            yield from _rate(rate, f"schedule.{name}")
+
+
+def _rate(rate: RateConfig, name: str) -> Iterator[Problem]:
+    if rate.peak <= 0:
+        yield f"{name}.peak", "must be positive"
+    if not 0 <= rate.final_fraction <= 1:
+        yield f"{name}.final_fraction", "must be from 0 to 1"
+    if (rate.warmup_steps is None) == (rate.warmup_fraction is None):
+        yield f"{name}.warmup_steps", "give exactly one of warmup_steps and warmup_fraction, the other null"
+    if rate.warmup_steps is not None and rate.warmup_steps < 0:
+        yield f"{name}.warmup_steps", "must not be negative"
+    if rate.warmup_fraction is not None and not 0 <= rate.warmup_fraction < 1:
+        yield f"{name}.warmup_fraction", "must be at least 0 and below 1"
+    if not 0 <= rate.cooldown_fraction <= 1:
+        yield f"{name}.cooldown_fraction", "must be from 0 to 1"
+
+
+def _counts(run: RunConfig) -> Iterator[Problem]:
+    schedule, trainer = run.schedule, run.trainer
+    row, step = trainer.row_length, trainer.row_length * trainer.batch_rows
+    total = schedule.total_tokens
+    if total is not None and total % step:
+        yield "schedule.total_tokens", f"must be whole steps of {step:,} tokens: {nearest_multiples(total, step)}"
+        return
+    tokens = target_tokens(schedule)
+    if tokens % row:
+        fraction = f" (N = {float(tokens):,.1f})" if schedule.target_fraction else ""
+        near = nearest_multiples(int(tokens), row)
+        yield (
+            "schedule.target_fraction" if schedule.target_fraction else "schedule.target_tokens",
+            f"must make N whole rows of {row:,} tokens{fraction}: the nearest N are {near}",
+        )
+        return
+    if total is None:
+        return
+    rho = schedule.replay_fraction
+    misfit = room(total // row, int(tokens) // row, schedule.target_epochs, rho, schedule.stage2_allocation)
+    if misfit:
+        fits = [
+            f"N ≤ {misfit.largest_target_rows * row:,}" if misfit.largest_target_rows else "",
+            f"E ≤ {misfit.largest_epochs}" if misfit.largest_epochs else "",
+            f"ρ ≤ {float(misfit.largest_replay_fraction):.4g}" if misfit.largest_replay_fraction is not None else "",
+        ]
+        yield (
+            "schedule.replay_fraction",
+            f"the cell N={int(tokens):,}, E={schedule.target_epochs}, ρ={float(rho):.4g}, "
+            f"α={float(schedule.stage2_allocation):.4g} does not fit: it needs {misfit.needed_rows * row:,} tokens of "
+            f"T={total:,}, {(misfit.needed_rows - misfit.total_rows) * row:,} too many; would fit: "
+            + (" or ".join(filter(None, fits)) or "a larger T"),
+        )
+
+
+def target_tokens(schedule: ScheduleConfig) -> Fraction:
+    """N in tokens; not a whole number where the fraction of T is not."""
+    if schedule.target_tokens is not None:
+        return Fraction(schedule.target_tokens)
+    assert schedule.target_fraction is not None and schedule.total_tokens is not None
+    return schedule.target_fraction * schedule.total_tokens
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing could be written into `folder` (made if it is not there), or None; makes nothing."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{existing} is a file; give a folder"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"{existing} cannot be written; give a folder that can"
+    return None

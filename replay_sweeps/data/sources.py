@@ -1,0 +1,133 @@
+"""Where text comes from: hub data sets, local files, and what every Python installation holds."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from replay_sweeps.config import SourceConfig
+from replay_sweeps.data import installed, local_files
+from replay_sweeps.data.text import cut, normalise
+from replay_sweeps.errors import UserError
+from replay_sweeps.files import fingerprint
+
+logger = logging.getLogger(__name__)
+
+EXTRACTION_VERSION = 1  # raised whenever the same input would give other documents
+
+# kind → (packages read, whether their documentation or their sources, whether tests are among the sources)
+INSTALLED: dict[str, tuple[tuple[str, ...], str, bool]] = {
+    "installed_documentation": ((*installed.PACKAGES, installed.STANDARD_LIBRARY), "documentation", False),
+    "installed_documentation_without_standard_library": (installed.PACKAGES, "documentation", False),
+    "sympy": (("sympy",), "sources", True),
+    "standard_library": ((installed.STANDARD_LIBRARY,), "sources", False),
+}
+KINDS = ("hub", "local", *INSTALLED)
+
+HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _hub_rows(source: SourceConfig) -> Iterator[dict[str, Any]]:
+    try:
+        from datasets import load_dataset
+        from huggingface_hub import HfApi
+
+        assert source.path is not None
+        HfApi().dataset_info(
+            source.path, revision=source.revision, timeout=HUB_TIMEOUT
+        )  # fails at once, not in a minute
+        data = load_dataset(source.path, source.subset, split=source.split, revision=source.revision, streaming=True)
+        yield from data
+    except Exception as error:  # whatever a remote data set may raise: the user mends the name or the network
+        raise UserError(
+            f"{source.name}: the hub data set {source.path!r} can't be read ({_first_line(error)}); "
+            "local files work without a network: choose `=local` with `.path=FOLDER`"
+        ) from error
+
+
+def _hub(source: SourceConfig) -> Iterator[str]:
+    for row in _hub_rows(source):
+        if source.text_column not in row:
+            names = ", ".join(row)
+            raise UserError(f"{source.name}: {source.path} has no column {source.text_column!r}; there are: {names}")
+        text = row[source.text_column]
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{source.name}: column {source.text_column!r} of {source.path} does not hold text")
+        yield text or ""
+
+
+def _raw_documents(source: SourceConfig, pool: Executor | None) -> Iterator[str]:
+    if source.kind == "hub":
+        yield from _hub(source)
+    elif source.kind == "local":
+        assert source.path is not None
+        yield from local_files.documents(Path(source.path).expanduser(), source.text_column)
+    else:
+        packages, what, tests = INSTALLED[source.kind]
+        if what == "documentation":
+            yield from installed.documentation(packages, pool)
+        else:
+            for package in packages:
+                yield from installed.sources(package, tests)
+
+
+def documents(source: SourceConfig, pool: Executor | None = None) -> Iterator[str]:
+    """The source's documents in a fixed order: normalised, none empty, long ones cut at paragraphs.
+
+    `source.max_documents` counts documents before they are cut. Raises UserError when the source can't be read.
+    """
+    problems = check_source(source)
+    if problems:
+        raise UserError(*problems)
+    for raw in islice(_raw_documents(source, pool), source.max_documents):
+        yield from cut(normalise(raw), source.split_above_characters)
+
+
+def check_source(source: SourceConfig) -> list[str]:
+    """What is wrong with a source as far as can be seen without reading it through, one line each."""
+    if source.kind not in KINDS:
+        return [f"{source.name}: unknown kind {source.kind!r}; there are: {', '.join(KINDS)}"]
+    if source.kind in ("hub", "local"):
+        if not source.path:
+            what = "the data set's id" if source.kind == "hub" else "a file or folder"
+            return [f"{source.name}: `path` is missing: {what}"]
+        if source.kind == "local":
+            path = Path(source.path).expanduser()
+            return [f"{source.name}: {problem}" for problem in local_files.check(path, source.text_column)]
+        return []
+    missing = [package for package in INSTALLED[source.kind][0] if installed.package_folder(package) is None]
+    if len(missing) == len(INSTALLED[source.kind][0]):
+        return [f"{source.name}: not installed: {', '.join(missing)}"]
+    return []
+
+
+def input_fingerprint(source: SourceConfig) -> str:
+    """A hash of all that decides the source's documents, found without reading them.
+
+    Local files count by relative name, size and time of change; installed packages by version; a hub data set by its
+    id, subset, split and revision. The source's name never enters.
+    """
+    shape: dict[str, Any] = {
+        "version": EXTRACTION_VERSION,
+        "kind": source.kind,
+        "max_documents": source.max_documents,
+        "split_above_characters": source.split_above_characters,
+    }
+    if source.kind == "hub":
+        shape |= {"path": source.path, "subset": source.subset, "split": source.split, "revision": source.revision}
+        shape["text_column"] = source.text_column
+    elif source.kind == "local":
+        shape["text_column"] = source.text_column
+        shape["files"] = [
+            [name, file.stat().st_size, file.stat().st_mtime_ns]
+            for name, file in local_files.readable_files(Path(source.path or "").expanduser())
+        ]
+    elif source.kind in INSTALLED:
+        shape["packages"] = {package: installed.package_version(package) for package in INSTALLED[source.kind][0]}
+    return fingerprint(shape)

@@ -1,0 +1,140 @@
+"""The entry point `replay-sweep`: checks a command whole, then plans it or hands it to Hydra."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from replay_sweeps import __version__
+from replay_sweeps.command import GROUPS, choices, config_folder, read_command
+from replay_sweeps.errors import UserError
+from replay_sweeps.study import Study, hydra_loader, resolve_study
+
+logger = logging.getLogger("replay_sweeps")
+
+HELP = """replay-sweep: how much target data is replaying generic data worth?
+
+usage: replay-sweep [study=NAME] [group=CHOICE ...] [setting=VALUE[,VALUE...] ...]
+
+Runs a grid, trains each distinct piece of it once, writes a run table, and ends with replay-analyze.
+The same command goes on where it was stopped; when all is done it trains nothing. A comma-separated
+value is swept over, with or without -m.
+
+  replay-sweep study=quickstart                        a small study on text that every machine has
+  replay-sweep study=quickstart plan=true              what would be done, and what sharing saves; plan=json too
+  replay-sweep study=quickstart +scale=tiny            the same shape of grid in about a minute
+  replay-sweep schedule.replay_fraction=0,0.5,0.875    a grid of your own
+  replay-sweep study=quickstart study.name=mine target=local target.path=DIR
+                                                       your own text as the target
+
+groups and their choices:
+{groups}
+
+settings that studies sweep most:
+  schedule.target_fraction   N/T, unique target tokens as a share of all tokens (or schedule.target_tokens=N)
+  schedule.target_epochs     E, how often each target token is seen
+  schedule.replay_fraction   the share of generic tokens in stage 2, from 0 to below 1
+  schedule.stage2_allocation alpha, the share of target tokens seen in stage 2, the rest in stage 1
+  schedule.stage1.peak       peak learning rate; schedule.stage2.peak where stage 2 has its own
+  model.init_seed, schedule.order_seed, schedule.subset_seed
+
+other settings: see the files of conf/, one folder a group. paths.output=DIR and paths.store=DIR say where a study
+writes and where trained states live. replay-analyze RUNS analyses any run table; replay-store list shows the store.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0, 1 when runs failed, 2 when the command was wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _log_to_stderr()
+    if {"--help", "-h"} & set(given):
+        print(HELP.format(groups="\n".join(f"  {group:11} {', '.join(choices(group))}" for group in GROUPS)))
+        return 0
+    if "--version" in given:
+        print(__version__)
+        return 0
+    try:
+        with hydra_loader() as loader:
+            study = resolve_study(read_command(given, loader), loader)
+        wanted = study.runs[0].plan
+        if wanted != "false":
+            return _plan(study, wanted)
+        _run(given)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"replay-sweep: {problem}", file=sys.stderr)
+        return 2
+    return _finish(study)
+
+
+def _plan(study: Study, wanted: str) -> int:
+    from replay_sweeps.sweep.layout import plan_report, plan_text
+    from replay_sweeps.sweep.texts import find_texts
+
+    report = plan_report(study, find_texts(study.runs, study.store))
+    print(json.dumps(report) if wanted == "json" else plan_text(report))
+    return 0
+
+
+def _run(given: Sequence[str]) -> None:
+    """Hand the command to Hydra, whose sweeper starts the workers."""
+    from replay_sweeps.training.callbacks import Interrupted
+
+    before = sys.argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that our errors arrive here as they are
+    sys.argv = ["replay-sweep", "--multirun", *(item for item in given if item not in ("-m", "--multirun"))]
+    try:
+        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_task)()
+    except (Interrupted, KeyboardInterrupt):
+        print("replay-sweep: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        sys.argv = before
+        GlobalHydra.instance().clear()
+
+
+def _task(config: DictConfig) -> None:
+    """What the launcher runs: one worker."""
+    from replay_sweeps.sweep.sweeper import work
+
+    work(Path(config.worker))
+
+
+def _finish(study: Study) -> int:
+    """Say what failed, and end with the answer."""
+    import pandas as pd
+
+    runs = pd.read_parquet(study.output / "runs.parquet")
+    failed, pending = (runs[runs.status == status] for status in ("failed", "pending"))
+    if study.analyze and (runs.status == "done").any():
+        sys.stdout.flush()
+        subprocess.run([sys.executable, "-m", "analysis.main", str(study.output)], check=False)
+    for run in failed.itertuples():
+        print(f"replay-sweep: run {run.run_id} failed: {run.reason}", file=sys.stderr)
+    if len(failed) or len(pending):
+        print(
+            f"replay-sweep: {len(failed)} runs failed, {len(pending)} were not finished; the same command tries just "
+            f"those again: {study.command}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("replay_sweeps")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(os.environ.get("REPLAY_SWEEPS_LOG", "INFO").upper())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Causal language models from `transformers`: from scratch by a seed, or from a local folder or the hub."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from replay_sweeps.config import ModelConfig
+
+INITIAL_STD = 0.02
+
+
+def model_config(model: ModelConfig, vocab_size: int) -> LlamaConfig:
+    """The `transformers` configuration of a model from scratch."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.key_value_heads,
+        intermediate_size=model.mlp_size,
+        max_position_embeddings=model.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
+        tie_word_embeddings=model.tie_embeddings,
+        use_cache=False,
+        attn_implementation="sdpa",
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+
+
+def build_model(model: ModelConfig, vocab_size: int) -> PreTrainedModel:
+    """A model of this shape; its weights are set by `initialise` or loaded from a state."""
+    return LlamaForCausalLM(model_config(model, vocab_size))
+
+
+@torch.no_grad()
+def initialise(network: PreTrainedModel, seed: int) -> None:
+    """Set all weights from a seed: normal with deviation 0.02, the layers' outputs scaled down with depth.
+
+    Matrices that write into the residual stream have deviation 0.02/sqrt(2·layers) (GPT-2, Radford et al. 2019, 2.3),
+    so that its variance does not grow with depth.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    depth = 1 / math.sqrt(2 * network.config.num_hidden_layers)
+    for name, parameter in network.named_parameters():  # tied weights come once
+        if parameter.dim() < 2:
+            parameter.fill_(1.0)
+            continue
+        scale = depth if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+        values = torch.empty(parameter.shape).normal_(0.0, INITIAL_STD * scale, generator=generator)
+        parameter.copy_(values)
+
+
+class RowLoss(nn.Module):
+    """Mean next-token loss of each row: what training and validation need of a model, and nothing more.
+
+    The head is applied here instead of in `transformers`, which would keep the logits of all positions in fp32.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803
+        """Nats per predicted token; [B] from token numbers [B, T], the T-1 last of which are predicted."""
+        hidden_BTD = self.model.base_model(input_ids=tokens_BT[:, :-1]).last_hidden_state  # noqa: N806
+        logits_BTV = self.model.get_output_embeddings()(hidden_BTD)  # noqa: N806
+        losses_BT = functional.cross_entropy(  # noqa: N806
+            logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
+        ).view(tokens_BT.shape[0], -1)
+        return losses_BT.float().mean(dim=1)

@@ -1,0 +1,274 @@
+"""From a command to the runs of a study: compose once, then set the values of each cell of the grid."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from replay_sweeps.checks import check_run, unwritable
+from replay_sweeps.command import GROUPS, Command, config_folder
+from replay_sweeps.config import RunConfig, build
+from replay_sweeps.data.sources import check_source
+from replay_sweeps.errors import UserError
+
+Cell = Mapping[str, Any]  # the swept settings of one run, group names included
+SAME_AXIS = {"schedule.target_tokens": "schedule.target_fraction", "schedule.target_fraction": "schedule.target_tokens"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The distinct runs of a grid, and what a reader should know of how they came about."""
+
+    name: str
+    title: str
+    runs: tuple[RunConfig, ...]
+    axes: tuple[str, ...]  # settings that the grid sweeps
+    altered: tuple[dict[str, Any], ...]  # what `+scale=` changed: setting, from, to
+    command: str
+    output: Path
+    store: Path
+    analyze: bool
+    logger: Any
+
+
+@contextmanager
+def hydra_loader() -> Iterator[ConfigLoader]:
+    """Hydra's loader over `conf/`, outside of a Hydra application."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def resolve_study(command: Command, loader: ConfigLoader, prog: str = "replay-sweep") -> Study:
+    """Compose the configuration of every run of the command's grid, and check all of it.
+
+    Raises UserError with one line for each problem; nothing is written.
+    """
+    composer = _Composer(command, loader)
+    grids = _grids(composer.base, command)
+    cells = [cell for grid in grids for cell in _product(grid)]
+    runs: dict[RunConfig, Cell] = {}
+    problems: dict[str, None] = {}
+    checked: dict[tuple[Any, ...], None] = {}
+    for cell in cells:
+        run, wrong = composer.run(cell)
+        if run is not None and not wrong:
+            runs.setdefault(run, cell)
+            wrong = [*check_run(run)]
+        problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
+        if run is not None:
+            checked |= dict.fromkeys(
+                (("target", run.target), ("generic", run.generic), ("paths", run.paths, run.study))
+            )
+    for role, *subject in checked:
+        problems |= dict.fromkeys(composer.line(*problem, {}) for problem in _surroundings(role, subject))
+    if problems:
+        raise UserError(*problems)
+    first = next(iter(runs))
+    output, store = folders(first)
+    axes = dict.fromkeys(name for cell in cells for name in cell)
+    return Study(
+        name=first.study.name,
+        title=first.study.title,
+        runs=tuple(runs),
+        axes=tuple(axes),
+        altered=tuple(composer.altered()),
+        command=" ".join([prog, *command.arguments]),
+        output=output,
+        store=store,
+        analyze=first.study.analyze,
+        logger=first.logger,
+    )
+
+
+def folders(run: RunConfig) -> tuple[Path, Path]:
+    """Where a study writes and where its states live (DESIGN: `paths.output`, `paths.store`)."""
+    output = Path(run.paths.output or f"outputs/{run.study.name}")
+    if run.paths.store:
+        return output, Path(run.paths.store)
+    return output, output / "store" if run.paths.output else Path("outputs/store")
+
+
+def _surroundings(role: str, subject: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong around a run: texts that are not there, folders that cannot be written."""
+    if role != "paths":
+        for message in check_source(subject[0]):
+            yield f"{role}.path", message
+        return
+    paths, study = subject
+    if not study.name or set(study.name) & set("/\\\0") or study.name.startswith("."):
+        yield "study.name", "must be a plain folder name"
+    for name, folder in (("paths.output", paths.output or "outputs"), ("paths.store", paths.store or "outputs")):
+        reason = unwritable(Path(folder))
+        if reason:
+            yield name, reason
+
+
+class _Composer:
+    """Composes each distinct choice of groups once; the value of a cell is set on the result."""
+
+    def __init__(self, command: Command, loader: ConfigLoader) -> None:
+        self.command, self.loader = command, loader
+        self.composed: dict[tuple[str, ...], tuple[dict[str, Any], RunConfig | None, list[tuple[str, str]]]] = {}
+        self.base = self._compose(())
+
+    def _compose(self, choices: Iterable[str], scaled: bool = True) -> DictConfig:
+        fixed = [item for item in self.command.fixed if scaled or not item.startswith("+scale=")]
+        return self.loader.load_configuration(
+            config_name="config", overrides=[*_without(fixed, choices), *choices], run_mode=RunMode.RUN
+        )
+
+    def run(self, cell: Cell) -> tuple[RunConfig | None, list[tuple[str, str]]]:
+        """The run of a cell, or what is wrong with its names and types."""
+        groups = tuple(f"{name}={value}" for name, value in cell.items() if name in GROUPS)
+        if groups not in self.composed:
+            composed = _plain(self._compose(groups) if groups else self.base)
+            for name in {**self.command.values, **self.command.swept}:
+                if name in SAME_AXIS:
+                    _set(composed, SAME_AXIS[name], None)
+            values, wrong = composed, []
+            built = build(RunConfig, values, wrong)
+            self.composed[groups] = (values, built if not wrong else None, wrong)
+        values, built, wrong = self.composed[groups]
+        settings = {name: value for name, value in cell.items() if name not in GROUPS}
+        mended = [problem for problem in wrong if problem[0] not in settings]
+        if built is None or mended:
+            values = _copy(values)
+            for name, value in settings.items():
+                _set(values, name, value)
+            problems: list[tuple[str, str]] = []
+            return build(RunConfig, values, problems), problems
+        return _with_values(built, settings)
+
+    def line(self, name: str, message: str, cell: Cell) -> str:
+        """One problem in one line: the setting, its value, where that was set, what is wrong."""
+        groups = tuple(f"{key}={value}" for key, value in cell.items() if key in GROUPS)
+        value = cell.get(name, _get(self.composed[groups][0], name))
+        if value == "???" or isinstance(value, dict):
+            return f"{name} ({self._origin(name, cell)}): {message}"
+        return f"{name}={'null' if value is None else value} ({self._origin(name, cell)}): {message}"
+
+    def _origin(self, name: str, cell: Cell) -> str:
+        if name in self.command.values or name in self.command.swept:
+            return "command line"
+        chosen = self.base.hydra.runtime.choices
+        if name in cell:
+            return f"grid of conf/study/{chosen.study}.yaml"
+        for group in ("scale", "study"):
+            if chosen.get(group):
+                file = config_folder() / group / f"{chosen[group]}.yaml"
+                if _get(yaml.safe_load(file.read_text()), name, missing=_MISSING) is not _MISSING:
+                    return f"conf/{group}/{chosen[group]}.yaml"
+        group = name.split(".")[0]
+        return f"conf/{group}/{cell.get(group, chosen.get(group))}.yaml" if group in chosen else "conf/config.yaml"
+
+    def altered(self) -> Iterator[dict[str, Any]]:
+        """The settings that `+scale=` changed."""
+        if not self.base.get("scale"):
+            return
+        before, after = _plain(self._compose((), scaled=False)), _plain(self.base)
+        for name in _names(after):
+            old, new = _get(before, name), _get(after, name)
+            if old != new and name != "scale":
+                yield {"setting": name, "from": old, "to": new}
+
+
+def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
+    """The fixed overrides without those of a group that the cell chooses."""
+    chosen = {choice.split("=")[0] for choice in choices}
+    return [item for item in fixed if item.lstrip("+").split("=")[0] not in chosen]
+
+
+def _grids(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
+    """The study's union of products, with the command line's values in place of the study's."""
+    given = {**command.values, **command.swept}
+    replaced = {*given, *(SAME_AXIS[name] for name in given if name in SAME_AXIS)}
+    grids = OmegaConf.to_container(base.hydra.sweeper.grids) or [{}]
+    found = []
+    for grid in grids:
+        kept = {name: values for name, values in grid.items() if name not in replaced}
+        found.append({**{n: v if isinstance(v, list) else [v] for n, v in kept.items()}, **command.swept})
+    return found
+
+
+def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+_MISSING = object()
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+    assert isinstance(plain, dict)
+    return plain  # type: ignore[return-value]
+
+
+def _copy(values: Any) -> Any:
+    return {name: _copy(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+
+def _get(values: Any, name: str, missing: Any = None) -> Any:
+    for part in name.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return missing
+        values = values[part]
+    return values
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for part in parents:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[last] = value
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _with_values(config: Any, settings: Mapping[str, Any]) -> tuple[Any, list[tuple[str, str]]]:
+    """`config` with some leaves replaced by converted values; ten times faster than building it anew."""
+    problems: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        config = _with_value(config, name.split("."), value, name, problems)
+    return config, problems
+
+
+def _with_value(config: Any, path: Sequence[str], value: Any, name: str, problems: list[tuple[str, str]]) -> Any:
+    if config is None:
+        problems.append((name, "must not be set: its group is null here"))
+        return config
+    if len(path) > 1:
+        inner = _with_value(getattr(config, path[0]), path[1:], value, name, problems)
+    else:
+        wrong: list[tuple[str, str]] = []
+        one = build(type(config), {**_shallow(config), path[0]: value}, wrong)
+        problems.extend((name, message) for _, message in wrong)
+        return config if one is None or wrong else dataclasses.replace(config, **{path[0]: getattr(one, path[0])})
+    return dataclasses.replace(config, **{path[0]: inner})
+
+
+def _shallow(config: Any) -> dict[str, Any]:
+    """The plain leaves of one level, for rebuilding it."""
+    return {
+        item.name: value if not dataclasses.is_dataclass(value) else dataclasses.asdict(value)
+        for item in dataclasses.fields(config)
+        if (value := getattr(config, item.name)) is not None
+    }

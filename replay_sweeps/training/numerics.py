@@ -1,0 +1,82 @@
+"""What this machine computes fast and exactly: measured once for a store, since the answer is part of every key."""
+
+import logging
+import os
+import platform
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from replay_sweeps.config import TrainerConfig
+from replay_sweeps.errors import DamagedFile
+from replay_sweeps.files import fingerprint, read_record, write_record
+
+logger = logging.getLogger(__name__)
+
+
+def _machine() -> dict[str, str]:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0] if names else name
+    return {"processor": name, "torch": version("torch"), "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+
+
+def _file(store: Path) -> Path:
+    return store / "numerics" / f"{fingerprint(_machine())[:16]}.json"
+
+
+def known_rates(store: Path) -> dict[str, Any] | None:
+    """The measured rates of this machine, or None where nothing was measured yet; imports no torch."""
+    try:
+        return read_record(_file(store))
+    except (FileNotFoundError, DamagedFile):
+        return None
+
+
+def measured_rates(store: Path) -> dict[str, Any]:
+    """Matrix multiplications a second in fp32 and bf16 (FLOP/s), measured on first use and kept in the store."""
+    found = known_rates(store)
+    if found is None:
+        found = {**_machine(), **_measure()}
+        write_record(_file(store), found)
+    return found
+
+
+def _measure() -> dict[str, Any]:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8192 if device == "cuda" else 1024
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a = torch.randn(size, size, device=device, dtype=dtype)
+        best = float("inf")
+        for _ in range(12):  # the fastest of several: another load on the machine only ever slows one down
+            begin = time.perf_counter()
+            a @ a
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - begin)
+        rates[f"{name}_flops"] = 2.0 * size**3 / best
+    return {"device": device, **rates}
+
+
+def resolve(trainer: TrainerConfig, rates: dict[str, Any] | None) -> dict[str, Any]:
+    """The numerics that enter a root: precision and compile as they will be, and torch's version.
+
+    Where nothing was measured yet (a plan on a fresh store), bf16 and a working compiler are assumed.
+    """
+    faster = rates is None or rates["bf16_flops"] > 1.5 * rates["fp32_flops"]
+    precision = trainer.precision if trainer.precision != "auto" else "bf16" if faster else "fp32"
+    compiled = trainer.compile and compiler() is not None
+    return {"precision": precision, "compile": compiled, "torch": version("torch").split("+")[0]}
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile needs, or None."""
+    candidates = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    return next((found for name in candidates if name and (found := shutil.which(name))), None)

@@ -1,0 +1,219 @@
+"""Train a stretch of steps: parent state to child state, one function for every mode, model and size."""
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from replay_sweeps.config import RunConfig
+from replay_sweeps.data.mixture import Mixture
+from replay_sweeps.data.token_store import TokenStore
+from replay_sweeps.evaluation.loss import validation_loss
+from replay_sweeps.models.build import RowLoss, build_model, initialise
+from replay_sweeps.models.flops import flops_per_token
+from replay_sweeps.models.lit_module import ReplayModule
+from replay_sweeps.sweep.store import Store, Stretch
+from replay_sweeps.sweep.worker import Work
+from replay_sweeps.training.callbacks import Interrupted, StopFlag, StretchCallback
+from replay_sweeps.training.state import read_optimizer, read_weights, write_state
+
+logger = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch
+
+
+class Engine:
+    """One model of one shape in this process, compiled once and used for every stretch of that shape."""
+
+    def __init__(self, run: RunConfig, vocab_size: int, numerics: Mapping[str, Any], peak_flops: float) -> None:
+        self.trainer_config = run.trainer
+        self.model_config = run.model
+        if run.trainer.threads:
+            torch.set_num_threads(run.trainer.threads)
+        cuda = torch.cuda.is_available() and run.trainer.accelerator != "cpu"
+        self.device = torch.device("cuda" if cuda else "cpu")
+        self.precision = numerics["precision"]
+        self.network = build_model(run.model, vocab_size).to(self.device)
+        self.row_loss: Any = RowLoss(self.network)
+        if numerics["compile"]:
+            self.row_loss = torch.compile(self.row_loss, dynamic=False)
+        per_token = flops_per_token(run.model, vocab_size, run.trainer.row_length)
+        self.utilisation = per_token / peak_flops
+        self.micro_rows = run.trainer.micro_batch_rows or run.trainer.batch_rows
+        self.conditions = {
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "threads": torch.get_num_threads(),
+            "world_size": 1,
+        }
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The precision of training, for validation."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def train(
+        self,
+        work: Work,
+        stores: Mapping[str, TokenStore],
+        store: Store,
+        stop: StopFlag,
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Do the work: afterwards every state of `save_at` and every loss of `observe_at` is in the store.
+
+        Raises DamagedFile when the parent state is damaged (it has then been dropped), NonFiniteLoss when training
+        diverges, and Interrupted, having saved the last whole step, when `stop` is set.
+        """
+        _Stretch(self, work, stores, store, stop, on_step).train()
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """What Lightning needs of a loader: batches in order, and how many."""
+
+    batches: Callable[[], Iterator[dict[str, Any]]]
+    count: int
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.batches()
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class _Stretch:
+    """One call of `Engine.train`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        work: Work,
+        stores: Mapping[str, TokenStore],
+        store: Store,
+        stop: StopFlag,
+        on_step: Callable[[int], None],
+    ) -> None:
+        self.engine, self.work, self.stores, self.store, self.stop = engine, work, stores, store, stop
+        self.parent = work.state(work.start) if work.start else None
+        self.began = self.saved = time.perf_counter()
+        config = work.run.config
+        self.module = ReplayModule(
+            engine.network, engine.row_loss, work.run.behaviour, config.optimizer, config.trainer.log_every_steps
+        )
+        self.micro_batches = config.trainer.batch_rows // engine.micro_rows
+        self.callback = StretchCallback(
+            work.start,
+            self.micro_batches,
+            config.trainer.batch_rows * config.trainer.row_length,
+            engine.utilisation,
+            self._at_state,
+            on_step,
+        )
+
+    def train(self) -> None:
+        work, engine = self.work, self.engine
+        if self.parent is None:
+            initialise(engine.network, work.run.config.model.init_seed)
+        else:
+            folder = self.store.open(self.parent)
+            read_weights(folder, engine.network)
+            if work.stop > work.start:
+                self.module.optimizer_state = read_optimizer(folder)
+        if work.stop == work.start:
+            self._observe(work.start)
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers, which are ours on purpose
+            self._trainer().fit(self.module, train_dataloaders=_Loader(self._batches, self._batch_count()))
+
+    def _trainer(self) -> lightning.Trainer:
+        engine = self.engine
+        return lightning.Trainer(
+            accelerator="gpu" if engine.device.type == "cuda" else "cpu",
+            devices=1,
+            precision="bf16-mixed" if engine.precision == "bf16" else "32-true",
+            deterministic=True,
+            max_steps=self.work.stop - self.work.start,
+            max_epochs=-1,
+            accumulate_grad_batches=self.micro_batches,
+            gradient_clip_val=self.work.run.config.optimizer.gradient_clip,
+            callbacks=[self.callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+    def _batch_count(self) -> int:
+        return (self.work.stop - self.work.start) * self.micro_batches
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        run, length = self.work.run, self.work.run.config.trainer.row_length
+        order = next((mix.target for piece in run.behaviour.pieces for mix in piece.mixes if mix.target), None)
+        generic = self.stores[run.generic_store].open()
+        target = self.stores[order.store].open() if order else generic
+        mixture = Mixture(
+            run.schedule, order, len(target) // length, len(generic) // length, run.config.generic.order_seed
+        )
+        for step in range(self.work.start, self.work.stop):
+            rows = mixture.batch(step)
+            tokens = np.empty((len(rows.row), length), dtype=np.int64)
+            for i, (row, is_target) in enumerate(zip(rows.row, rows.is_target, strict=True)):
+                tokens[i] = (target if is_target else generic)[row * length : (row + 1) * length]
+            for begin in range(0, len(tokens), self.engine.micro_rows):
+                part = slice(begin, begin + self.engine.micro_rows)
+                yield {
+                    "step": step,
+                    "tokens": torch.from_numpy(tokens[part]),
+                    "is_target": torch.from_numpy(rows.is_target[part]),
+                }
+
+    def _at_state(self, step: int) -> None:
+        self._observe(step)
+        minutes = (time.perf_counter() - self.saved) / 60
+        interrupted = self.stop.signal is not None and step > self.work.start
+        due = minutes >= self.work.run.config.trainer.save_every_minutes and step < self.work.stop
+        if step > self.work.start and (step in self.work.save_at or interrupted or due):
+            self._save(step, self.work.save_at.get(step, True) or interrupted)
+        if self.stop.signal is not None:
+            raise Interrupted(self.stop.signal)
+
+    def _observe(self, step: int) -> None:
+        engine, config = self.engine, self.work.run.config
+        state = self.work.state(step) if step in self.work.observe_at else None
+        for store in sorted(self.work.observe_at.get(step, ())):
+            assert state
+            if self.store.observation(state, store) is None:
+                loss = validation_loss(
+                    engine.row_loss,
+                    self.stores[store],
+                    config.trainer.row_length,
+                    engine.micro_rows,
+                    engine.device,
+                    engine.autocast(),
+                )
+                self.store.observe(state, store, loss)
+
+    def _save(self, step: int, resumable: bool) -> None:
+        state, now = self.work.state(step), time.perf_counter()
+        optimizer = self.module.optimizers(use_pl_optimizer=False) if resumable else None
+        self.store.put(
+            state,
+            Stretch(
+                self.parent.step if self.parent else 0,
+                self.parent.key if self.parent else None,
+                self.callback.flush(),
+                self.engine.conditions,
+                now - self.began,
+            ),
+            lambda folder: write_state(folder, self.engine.network, optimizer),  # type: ignore[arg-type]
+            resumable,
+        )
+        self.parent, self.began, self.saved = state, time.perf_counter(), time.perf_counter()

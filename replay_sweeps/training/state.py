@@ -1,0 +1,47 @@
+"""A state as files: weights and optimizer in safetensors, nothing that is unpickled."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from replay_sweeps.errors import DamagedFile
+
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+
+
+def write_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    """Write the weights, and with `optimizer` all that training needs to go on."""
+    save_file(_weights(network), folder / WEIGHTS)
+    if optimizer is not None:
+        moments = {
+            f"{name}/{part}": value.detach().cpu().contiguous()
+            for name, parameter in network.named_parameters()
+            for part, value in optimizer.state.get(parameter, {}).items()
+        }
+        save_file(moments, folder / OPTIMIZER)
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in network.named_parameters()}
+
+
+@torch.no_grad()
+def read_weights(folder: Path, network: nn.Module) -> None:
+    """Copy the weights of a verified state into `network`, in place. Raises DamagedFile when they do not fit it."""
+    weights = load_file(folder / WEIGHTS)
+    parameters = dict(network.named_parameters())  # tied weights come once
+    if weights.keys() != parameters.keys() or any(weights[n].shape != p.shape for n, p in parameters.items()):
+        raise DamagedFile(f"{folder} holds the weights of another model")
+    for name, parameter in parameters.items():
+        parameter.copy_(weights[name])
+
+
+def read_optimizer(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """The optimizer's state of a verified state: for each parameter its step and moments."""
+    state: dict[str, dict[str, Tensor]] = {}
+    for name, value in load_file(folder / OPTIMIZER).items():
+        parameter, _, part = name.rpartition("/")
+        state.setdefault(parameter, {})[part] = value
+    return state
