@@ -41,14 +41,15 @@ def group_answer(group: GroupFindings) -> str:
         )
     if result.low < 1:
         return (
-            f"{where}, {how} is worth {worth(result)}, which these runs cannot tell from no gain; {_range(headline)}."
+            f"{where}, {how} is worth {worth(result)}; these runs cannot tell it from no gain; {_range(headline)}."
         )
-    return f"{where}, {how} is worth {worth(result)}; {_range(headline)}."
+    against = ", against an untuned baseline" if headline.untuned else ""
+    return f"{where}, {how} is worth {worth(result)}{against}; {_range(headline)}."
 
 
 def worth(result: EffectiveDataMultiplier) -> str:
     """The multiplier in words, with its interval; outside the reference points the bound first."""
-    interval = shown_interval(result.low, result.high, result.level)
+    interval = shown_interval(result.low, result.high, result.level, digits=1)
     value = f"{result.value:.1f}×" if np.isfinite(result.value) else "unbounded"
     if not result.extrapolated:
         return f"{value} ({interval}) the target data"
@@ -91,7 +92,10 @@ def all_warnings(findings: Findings) -> list[str]:
     for group in findings.groups:
         own = list(group.warnings) + list(group.curve.warnings if group.curve else ())
         if group.headline is not None:
-            own += group.headline.multiplier.warnings
+            own += [w for w in group.headline.multiplier.warnings if w not in own]
+            if group.headline.largest_tried:
+                rho = shown_share(group.headline.row["replay_fraction"])
+                own.append(f"edge_replay: the best replay fraction, {rho}, is the largest tried; more may be better")
             if group.headline.row["edge"]:
                 own.append(f"edge: at the best replay fraction, {group.headline.row['edge']}; it may be worth more")
         if group.curve is None and several:

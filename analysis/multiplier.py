@@ -49,16 +49,16 @@ def shown_multiplier(result: EffectiveDataMultiplier) -> str:
     return f"{bound} ({value})"
 
 
-def shown_interval(low: float, high: float, level: float) -> str:
+def shown_interval(low: float, high: float, level: float, digits: int = 2) -> str:
     """An interval in words, open sides said: "90 %: 1.30–1.80", "90 %: at least 1.30"."""
     percent = f"{100 * level:g} %"
     if low <= 0 and np.isinf(high):
         return f"{percent}: unbounded"
     if np.isinf(high) or high > 1e6:
-        return f"{percent}: at least {low:.2f}"
+        return f"{percent}: at least {low:.{digits}f}"
     if low <= 1e-6:
-        return f"{percent}: at most {high:.2f}"
-    return f"{percent}: {low:.2f}–{high:.2f}"
+        return f"{percent}: at most {high:.{digits}f}"
+    return f"{percent}: {low:.{digits}f}–{high:.{digits}f}"
 
 
 def effective_data_multiplier(

@@ -35,7 +35,7 @@ class EffectiveTokens(float):
         number = super().__new__(cls, tokens)
         number.bound = bound
         number.extrapolated = bound != ""
-        number.warnings = (f"extrapolation: outside the reference points, {bound} for certain",) if bound else ()
+        number.warnings = (f"extrapolation: outside the reference points: {bound}",) if bound else ()
         return number
 
     @property
@@ -44,7 +44,7 @@ class EffectiveTokens(float):
         return float(self)
 
     def __repr__(self) -> str:
-        return f"{float(self):.6g} tokens" + (f" (extrapolated; {self.bound} for certain)" if self.bound else "")
+        return f"{float(self):.6g} tokens" + (f" (extrapolated; {self.bound})" if self.bound else "")
 
     __str__ = __repr__
 

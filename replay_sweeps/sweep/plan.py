@@ -160,10 +160,11 @@ def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: dict[s
         if step < data.steps
         for metric in ("target_loss", "generic_loss")
     ]
-    settings = asdict(run)
-    for name in ("logger", "paths", "study", "plan", "scale", "evaluation"):
-        del settings[name]
-    identity = fingerprint([key(root_name, planned, data.steps), plain_values(settings)])
+    schedule = run.schedule
+    cell = [schedule.mode, data.target_rows, schedule.target_epochs]
+    cell += [str(schedule.replay_fraction), str(schedule.stage2_allocation)]
+    names = [run.model.name, run.target.name, run.generic.name]
+    identity = fingerprint([key(root_name, planned, data.steps), cell, names])
     return PlannedRun(identity[:12], run, data, planned, root_name, generic.train, tuple(observed))
 
 

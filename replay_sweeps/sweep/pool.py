@@ -20,6 +20,8 @@ from replay_sweeps.training.segment import Engine
 
 logger = logging.getLogger(__name__)
 
+_engines: dict[str, Engine] = {}  # of this process, at most one: what was compiled is not compiled again
+
 
 class Worker:
     """Works on a study until nothing is ready."""
@@ -35,7 +37,6 @@ class Worker:
         self.progress = Progress(len(runs))
         self.stop = StopFlag()
         self._stores = texts.stores()
-        self._engine: tuple[str, Engine] | None = None
 
     @classmethod
     def from_file(cls, file: Path) -> "Worker":
@@ -72,8 +73,8 @@ class Worker:
         numerics = resolve(run.config.trainer, self.rates)
         shape = {**initial_weights(run.config, vocab_size), "init_seed": None}
         name = fingerprint([shape, numerics, plain_values(vars(run.config.trainer))])
-        if self._engine is None or self._engine[0] != name:
-            self._engine = None
+        if name not in _engines:
+            _engines.clear()
             peak = self.rates[f"{numerics['precision']}_flops"]
-            self._engine = name, Engine(run.config, vocab_size, numerics, peak)
-        return self._engine[1]
+            _engines[name] = Engine(run.config, vocab_size, numerics, peak)
+        return _engines[name]

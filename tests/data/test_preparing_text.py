@@ -196,3 +196,13 @@ def test_the_cleaned_text_is_in_the_order_of_the_source(two_sources: Sources, tm
     places = [order.index(document) for document in text.texts("train")]
     assert places == sorted(places)
     assert len(text.signatures("train")) == len(places)
+
+
+def test_validation_halves_do_not_depend_on_the_order_of_the_source(
+    write_folder: WriteFolder, prepare: Prepare, two_sources: Sources
+) -> None:
+    backwards = write_folder("backwards", [made_up_document(seed) for seed in reversed(range(1000, 1080))])
+    other = SourceConfig("target", "local", path=str(backwards), validation_fraction=0.2)
+    first, second = (prepare(two_sources[0], target).targets[0] for target in (two_sources[1], other))
+    assert first.train != second.train
+    assert (first.selection, first.report) == (second.selection, second.report)
