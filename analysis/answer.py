@@ -90,7 +90,7 @@ def all_warnings(findings: Findings) -> list[str]:
     found = list(findings.warnings)
     several = len(findings.groups) > 1
     for group in findings.groups:
-        own = list(group.warnings) + list(group.curve.warnings if group.curve else ())
+        own = list(group.warnings) + _curve_warnings(group)
         if group.headline is not None:
             own += [w for w in group.headline.multiplier.warnings if w not in own]
             if group.headline.largest_tried:
@@ -102,3 +102,16 @@ def all_warnings(findings: Findings) -> list[str]:
             own.append(f"no_curve: {group.reason}")
         found += [f"{warning} [{group.name}]" if several else warning for warning in own]
     return list(dict.fromkeys(found))
+
+
+_ABOUT_THE_FORM = ("few_points", "fewer_points", "degenerate", "not_identified", "bound_hit")
+
+
+def _curve_warnings(group: GroupFindings) -> list[str]:
+    """Warnings of the curve; those about its form only where a loss was read off the form."""
+    if group.curve is None:
+        return []
+    inside = group.headline is None or not group.headline.multiplier.extrapolated
+    if group.curve.interpolates and inside:
+        return [warning for warning in group.curve.warnings if not warning.startswith(_ABOUT_THE_FORM)]
+    return list(group.curve.warnings)

@@ -95,6 +95,23 @@ def choose_form(candidates: list[FormFit]) -> tuple[FormFit, str]:
     return best, why
 
 
+def admissible(candidates: list[FormFit]) -> list[FormFit]:
+    """The forms that the points do not speak against.
+
+    Falling, with as many points as parameters, AICc within 6 of the least, leave-one-out error at most 3 times the least
+    (each where it can be computed).
+    """
+    able = [fit for fit in candidates if fit.falls and fit.n_points >= PARAMETERS[fit.form]]
+    least_aicc = min((fit.aicc for fit in able), default=np.inf)
+    least_error = min((fit.leave_one_out for fit in able), default=np.inf)
+    return [
+        fit
+        for fit in able
+        if (np.isinf(fit.aicc) or fit.aicc <= least_aicc + 6)
+        and (np.isinf(fit.leave_one_out) or fit.leave_one_out <= 3 * least_error + 1e-9)
+    ]
+
+
 def _leave_one_out(form: str, log_tokens_n: Array, losses_n: Array, counts_n: Array) -> float:
     n = len(losses_n)
     if n <= PARAMETERS[form]:

@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _analyse(options: argparse.Namespace) -> int:
     from analysis.answer import all_warnings, answer
-    from analysis.report import read_study, write_report
+    from analysis.evidence import read_evidence
+    from analysis.report import write_report
     from analysis.runs import load_runs
     from analysis.study import Settings, analyse
 
@@ -58,7 +59,7 @@ def _analyse(options: argparse.Namespace) -> int:
     findings = analyse(runs, settings)
     source = Path(options.runs)
     out = options.out or (source if source.is_dir() else source.with_name(f"{source.stem}_analysis"))
-    written = write_report(findings, read_study(source), out)
+    written = write_report(read_evidence(findings, source), out)
     print(answer(findings))
     for warning in all_warnings(findings):
         print(f"  warning: {warning}")

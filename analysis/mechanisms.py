@@ -72,8 +72,8 @@ def _gradient_jump(series: pd.DataFrame | None, start: float, end: float) -> flo
 def overfitting(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFrame:
     """The gap between target validation and train loss through stage 2, a row an observation.
 
-    Columns: those of `runs`, `step`, `progress` (0 where stage 2 begins, 1 at the end), `validation` and `train` (nats;
-    train losses averaged over the last tenth of stage 2 before the observation), `gap` = validation − train.
+    Columns: those of `runs`, `step`, `progress` (0 where stage 2 begins, 1 at the end), `validation` and `train` (nats; train losses averaged over the tenth of stage 2
+    before the observation, or its last three), `gap` = validation − train.
 
     Raises NotEnough where no run has both.
     """
@@ -88,10 +88,11 @@ def overfitting(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFram
             continue
         steps, values = train["step"].to_numpy(dtype=float), train["value"].to_numpy()
         for step, validation in zip(seen["step"].to_numpy(dtype=float), seen["value"], strict=True):
-            near = (steps <= step) & (steps > step - max(1.0, FIRST_SHARE * (end - start))) & (steps >= start)
-            if step > start and near.any():
-                progress = (step - start) / (end - start)
-                rows.append((run.run_id, step, progress, float(validation), float(values[near].mean())))
+            until = values[(steps <= step) & (steps > start)]
+            if step > start and len(until):
+                recent = ((steps <= step) & (steps > step - FIRST_SHARE * (end - start)) & (steps > start)).sum()
+                progress, train_loss = (step - start) / (end - start), until[-max(3, recent) :].mean()
+                rows.append((run.run_id, step, progress, float(validation), float(train_loss)))
     if not rows:
         raise NotEnough("no run has target train and validation losses in stage 2")
     table = pd.DataFrame(rows, columns=["run_id", "step", "progress", "validation", "train"])

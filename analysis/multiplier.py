@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from analysis.bootstrap import percentile_interval, replicate_log_tokens
-from analysis.forms import PARAMETERS, Array
+from analysis.form_choice import admissible
+from analysis.forms import Array
 from analysis.noise import Noise, pooled
 from analysis.reference_curve import CurveError, EffectiveTokens, ReferenceCurve
 
@@ -205,9 +206,8 @@ def _extrapolation_warnings(curve: ReferenceCurve, losses: Array, tokens: list[E
 
 def _value_by_form(curve: ReferenceCurve, losses: Array) -> dict[str, float]:
     values = {}
-    for fit in curve.alternatives:
-        if fit.falls and fit.n_points >= PARAMETERS[fit.form]:
-            log_candidate, log_baseline = fit.fits.log_tokens_at(losses[None])[0]
-            ratio = float(_log_ratio(log_candidate, log_baseline))
-            values[fit.form] = float(np.exp(ratio)) if ratio < 690 else float("inf")
+    for fit in admissible(list(curve.alternatives)):
+        log_candidate, log_baseline = fit.fits.log_tokens_at(losses[None])[0]
+        ratio = float(_log_ratio(log_candidate, log_baseline))
+        values[fit.form] = float(np.exp(ratio)) if ratio < 690 else float("inf")
     return values

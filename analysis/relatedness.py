@@ -25,7 +25,8 @@ def jensen_shannon_divergence(counts_V: Array, other_counts_V: Array) -> float:
 
 
 def relatedness(evidence: Evidence) -> pd.DataFrame:
-    """How far each target is from the generic text, and what replay is worth there; a row a group.
+    """How far each target is from the generic text, and what replay is worth there; a row a group of the first group's
+    model and mode.
 
     Columns: target, group, `divergence` (Jensen–Shannon of token frequencies, nats, from study.json), `stage1_loss`
     (target loss where stage 2 begins, ρ = 0, nats), multiplier, low, high, extrapolated, best_replay, rho_low,
@@ -37,8 +38,9 @@ def relatedness(evidence: Evidence) -> pd.DataFrame:
         str(s.get("name")): s.get("token_frequency_divergence") for s in evidence.sources() if s.get("role") != "generic"
     }
     rows = []
+    first = evidence.findings.groups[0].label
     for group in evidence.findings.groups:
-        if group.headline is None:
+        if group.headline is None or any(group.label[key] != first[key] for key in ("model", "mode")):
             continue
         headline, result = group.headline, group.headline.multiplier
         baseline = group.runs[group.runs["replay_fraction"] == 0]

@@ -1,7 +1,6 @@
 """The report: one self-contained page that begins with the answer, the same as markdown, and the table behind it."""
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.answer import all_warnings, answer, group_answer, shown_share, shown_tokens
-from analysis.canvas import Drawing
-from analysis.figures import loss_against_replay_figure, reference_curve_figure
+from analysis.evidence import Evidence
+from analysis.figures import draw_all
+from analysis.figures.canvas import Drawing
+from analysis.figures.mechanisms import headline_runs
+from analysis.figures.scaling import optimum_law
 from analysis.form_choice import FORMULAS
+from analysis.mechanisms import sentences
 from analysis.multiplier import shown_interval, shown_multiplier
 from analysis.study import Findings, GroupFindings
-from replay_sweeps.errors import UserError
 from replay_sweeps.files import write_atomically
 
 MOST_ROWS = 200
@@ -31,36 +33,12 @@ class Table:
     note: str = ""
 
 
-def read_study(runs: Path) -> dict[str, Any]:
-    """What study.json beside the runs says; {} where there is none. Raises UserError where it is no JSON object."""
-    file = (runs if runs.is_dir() else runs.parent) / "study.json"
-    if not file.is_file():
-        return {}
-    try:
-        study = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON: {error}") from None
-    if not isinstance(study, dict):
-        raise UserError(f"{file} must hold a JSON object")
-    return study
-
-
-def drawings(findings: Findings) -> tuple[list[Drawing], list[str]]:
-    """The figures that the table supports, and why the others are left out, a sentence each."""
-    made, left_out = [], []
-    for draw in (reference_curve_figure, loss_against_replay_figure):
-        try:
-            made.append(draw(findings))
-        except ValueError as error:
-            left_out.append(f"{draw.__name__.removesuffix('_figure').replace('_', ' ')}: {error}")
-    return made, left_out
-
-
-def write_report(findings: Findings, study: dict[str, Any], out: Path) -> list[Path]:
+def write_report(evidence: Evidence, out: Path) -> list[Path]:
     """Write multipliers.csv, figures/*.pdf and *.png, report.html and report.md to `out`; returns their paths."""
-    figures, left_out = drawings(findings)
+    findings = evidence.findings
+    figures, left_out = draw_all(evidence)
     written = [path for drawing in figures for path in drawing.save(out / "figures")]
-    context = report_context(findings, study, figures, left_out)
+    context = report_context(evidence, figures, left_out)
     for name, content in (
         ("multipliers.csv", findings.multipliers.to_csv(index=False)),
         ("report.html", _render("report.html.j2", context)),
@@ -72,9 +50,10 @@ def write_report(findings: Findings, study: dict[str, Any], out: Path) -> list[P
 
 
 def report_context(
-    findings: Findings, study: dict[str, Any], figures: list[Drawing], left_out: list[str]
+    evidence: Evidence, figures: list[Drawing], left_out: list[tuple[str, str]]
 ) -> dict[str, Any]:
     """Everything that the templates show."""
+    findings, study = evidence.findings, evidence.study
     return {
         "title": study.get("title") or study.get("name") or _study_name(findings.runs),
         "answer": answer(findings),
@@ -93,7 +72,9 @@ def report_context(
         "left_out": left_out,
         "tables": [t for group in findings.groups[:20] for t in _group_tables(group, len(findings.groups) > 1)],
         "provenance": _provenance(findings, study),
-        "sources": _sources(study),
+        "sources": evidence.sources(),
+        "mechanisms": sentences(headline_runs(findings)[0], evidence.history),
+        "law": _law(findings),
         "method": _method(findings),
         "command": study.get("command", ""),
     }
@@ -204,9 +185,23 @@ def _provenance(findings: Findings, study: dict[str, Any]) -> list[tuple[str, st
     return rows
 
 
-def _sources(study: dict[str, Any]) -> list[dict[str, Any]]:
-    sources = study.get("sources", [])
-    return [source for source in sources if isinstance(source, dict)] if isinstance(sources, list) else []
+def _law(findings: Findings) -> str:
+    """The fitted ρ*(N, P) in a sentence, "" where the optima do not allow one."""
+    try:
+        law = optimum_law(findings)
+    except ValueError:
+        return ""
+    words = {"b": "ln N", "c": "ln P"}
+    terms = [
+        f"{law.coefficients[name]:+.3f}·{words[name]} ({100 * law.level:g} %: {low:+.3f} to {high:+.3f})"
+        for name, (low, high) in law.intervals.items()
+        if name in words
+    ]
+    warnings = f" {' '.join(w.split(': ', 1)[-1].capitalize() + '.' for w in law.warnings)}" if law.warnings else ""
+    return (
+        f"Best replay over {law.n_points} optima: the stage-2 length −ln(1 − ρ*) changes by {' and '.join(terms)}, "
+        f"about its mean {law.coefficients['a']:.3f}.{warnings}"
+    )
 
 
 def _method(findings: Findings) -> list[str]:

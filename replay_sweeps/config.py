@@ -44,7 +44,7 @@ class TokenizerConfig:
     """A Hugging Face tokenizer by name or path, or `bpe`: byte-level BPE trained on the generic text."""
 
     path: str = "bpe"
-    vocab_size: int | None = None  # bpe only
+    vocab_size: int | None = None  # bpe: how many to learn; else: rows of the model's embedding, at least the tokenizer's
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
 from replay_sweeps.config import RunConfig, build
 from replay_sweeps.data.sources import check_source
+from replay_sweeps.data.tokenize import check_tokenizer
 from replay_sweeps.errors import UserError
 
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
@@ -65,7 +68,7 @@ def resolve_study(command: Command, loader: ConfigLoader, prog: str = "replay-sw
             runs.setdefault(run, cell)
             wrong = [*check_run(run)]
         problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
-        if run is not None:
+        if run is not None and not any(name.endswith(".path") for name, _ in wrong):
             checked |= dict.fromkeys(
                 (("target", run.target), ("generic", run.generic), ("paths", run.paths, run.study))
             )
@@ -100,6 +103,10 @@ def folders(run: RunConfig) -> tuple[Path, Path]:
 
 def _surroundings(role: str, subject: Sequence[Any]) -> Iterator[tuple[str, str]]:
     """What is wrong around a run: texts that are not there, folders that cannot be written."""
+    if role == "model":
+        for message in check_tokenizer(subject[0].tokenizer):
+            yield "model.tokenizer.path", message
+        return
     if role != "paths":
         for message in check_source(subject[0]):
             yield f"{role}.path", message
@@ -118,36 +125,43 @@ class _Composer:
 
     def __init__(self, command: Command, loader: ConfigLoader) -> None:
         self.command, self.loader = command, loader
-        self.composed: dict[tuple[str, ...], tuple[dict[str, Any], RunConfig | None, list[tuple[str, str]]]] = {}
+        self.composed: dict[tuple[str, ...], tuple[dict[str, Any], RunConfig | None]] = {}
         self.base = self._compose(())
 
     def _compose(self, choices: Iterable[str], scaled: bool = True) -> DictConfig:
         fixed = [item for item in self.command.fixed if scaled or not item.startswith("+scale=")]
-        return self.loader.load_configuration(
-            config_name="config", overrides=[*_without(fixed, choices), *choices], run_mode=RunMode.RUN
-        )
+        try:
+            return self.loader.load_configuration(
+                config_name="config", overrides=[*_without(fixed, choices), *choices], run_mode=RunMode.RUN
+            )
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(" ".join(str(error).split())) from error
 
     def run(self, cell: Cell) -> tuple[RunConfig | None, list[tuple[str, str]]]:
         """The run of a cell, or what is wrong with its names and types."""
         groups = tuple(f"{name}={value}" for name, value in cell.items() if name in GROUPS)
         if groups not in self.composed:
             composed = _plain(self._compose(groups) if groups else self.base)
-            for name in {**self.command.values, **self.command.swept}:
-                if name in SAME_AXIS:
-                    _set(composed, SAME_AXIS[name], None)
-            values, wrong = composed, []
-            built = build(RunConfig, values, wrong)
-            self.composed[groups] = (values, built if not wrong else None, wrong)
-        values, built, wrong = self.composed[groups]
+            given = self._given()
+            for name, other in SAME_AXIS.items():
+                if name in given and other not in given:
+                    _set(composed, other, None)
+            wrong = [*_without_effect(_copy(composed), given)]
+            built = build(RunConfig, composed, wrong)
+            self.composed[groups] = (composed, built if not wrong else None)
+        values, built = self.composed[groups]
         settings = {name: value for name, value in cell.items() if name not in GROUPS}
-        mended = [problem for problem in wrong if problem[0] not in settings]
-        if built is None or mended:
-            values = _copy(values)
-            for name, value in settings.items():
-                _set(values, name, value)
-            problems: list[tuple[str, str]] = []
-            return build(RunConfig, values, problems), problems
-        return _with_values(built, settings)
+        if built is not None:
+            return _with_values(built, settings)
+        values = _copy(values)
+        for name, value in settings.items():
+            _set(values, name, value)
+        problems = [*_without_effect(values, {**self._given(), **settings})]
+        return build(RunConfig, values, problems), problems
+
+    def _given(self) -> dict[str, Any]:
+        """What the command line sets, fixed or swept."""
+        return {**self.command.values, **self.command.swept}
 
     def line(self, name: str, message: str, cell: Cell) -> str:
         """One problem in one line: the setting, its value, where that was set, what is wrong."""
@@ -203,6 +217,16 @@ def _grids(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
 def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))
+
+
+def _without_effect(values: dict[str, Any], given: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Settings given for a stage that has no learning-rate schedule of its own; the stage is left null."""
+    for stage in ("stage1", "stage2"):
+        if "law" not in (values["schedule"][stage] or {"law": None}):
+            values["schedule"][stage] = None
+            for name in given:
+                if name.startswith(f"schedule.{stage}."):
+                    yield name, f"has no effect in mode {values['schedule']['mode']}: it has no schedule for {stage}"
 
 
 _MISSING = object()

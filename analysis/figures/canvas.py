@@ -1,8 +1,9 @@
 """The sheet of paper of every figure: one style, column width, the same bytes on a rerun, PDF, PNG and SVG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ class Drawing:
         """The bytes of the figure as "pdf", "png" or "svg": equal for equal data."""
         buffer = io.BytesIO()
         with _house_style():
+            if self.figure.get_layout_engine() is not None:
+                self.figure.draw_without_rendering()
+                self.figure.set_layout_engine("none")
             self.figure.savefig(buffer, format=kind, metadata=_NO_DATE[kind])
         return buffer.getvalue()
 
@@ -63,12 +67,11 @@ def panels(rows: int, columns: int, panel_height: float = 2.2, width: float = CO
         return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def in_style(draw: Any) -> Any:
+def drawer(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
     """Decorate a function that draws, so that everything it adds takes the house style."""
-    from functools import wraps
 
     @wraps(draw)
-    def styled(*arguments: Any, **options: Any) -> Any:
+    def styled(*arguments: Any, **options: Any) -> Drawing:
         with _house_style():
             return draw(*arguments, **options)
 
@@ -100,3 +103,23 @@ def short_tokens(tokens: float) -> str:
         if tokens >= size:
             return f"{tokens / size:.3g}{letter}"
     return f"{tokens:.3g}"
+
+
+def legend_above(axis: Any) -> None:
+    """A legend over the plot, where it hides no data, in as many columns as its words allow."""
+    labels = axis.get_legend_handles_labels()[1]
+    if not labels:
+        return
+    inches = axis.figure.get_size_inches()[0] / max(1, axis.get_gridspec().ncols)
+    columns = max(1, min(4, len(labels), int(15 * inches / (max(map(len, labels)) + 5))))
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
+
+
+def panel_grid(count: int, panel_height: float) -> tuple[Any, list[Any]]:
+    """A figure of `count` equal panels, two to a row where there are several, and the panels in use."""
+    columns = 1 if count == 1 else 2
+    rows = -(-count // columns)
+    figure, axes = panels(rows, columns, panel_height, width=COLUMN_INCHES if columns == 1 else 2 * COLUMN_INCHES + 0.25)
+    for spare in axes.ravel()[count:]:
+        spare.set_visible(False)
+    return figure, list(axes.ravel()[:count])

@@ -1,44 +1,56 @@
-"""The figures that answer the question: the reference curve with its arrows, and loss against replay."""
+"""The figures that answer the question: reference curve with arrows, loss and multiplier against replay, ρ × α."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.canvas import BLACK, VERMILION, Drawing, in_style, panels, series_style, short_tokens, token_ticks
-from analysis.multiplier import shown_multiplier
+from analysis.comparison import best_replay_cells
+from analysis.evidence import Evidence, NotEnough
+from analysis.figures.canvas import (
+    BLACK,
+    VERMILION,
+    Drawing,
+    drawer,
+    legend_above,
+    panel_grid,
+    panels,
+    series_style,
+    short_tokens,
+    token_ticks,
+)
+from analysis.multiplier import EffectiveDataMultiplier
 from analysis.reference_curve import ReferenceCurve
-from analysis.study import Findings, GroupFindings
+from analysis.study import GroupFindings
 
 MOST_SERIES = 7
 MOST_PANELS = 6
 
 
-@in_style
-def reference_curve_figure(findings: Findings) -> Drawing:
-    """Reference curve, the best candidate at each N, and the horizontal arrow that is its multiplier; panels a group.
-
-    Raises ValueError where no group has a curve.
-    """
-    groups = [group for group in findings.groups if group.curve is not None][:MOST_PANELS]
+@drawer
+def reference_curve(evidence: Evidence) -> Drawing:
+    """Reference curve, the best candidate at each N, and the horizontal arrow that is its multiplier; panels a group."""
+    groups = [group for group in evidence.findings.groups if group.curve is not None][:MOST_PANELS]
     if not groups:
-        raise ValueError("no group has a reference curve: " + "; ".join(g.reason for g in findings.groups if g.reason))
-    figure, axes = panels(len(groups), 1, 2.5)
-    for group, axis in zip(groups, axes[:, 0], strict=True):
-        best = _best_per_size(group)
+        reasons = dict.fromkeys(group.reason for group in evidence.findings.groups)
+        raise NotEnough("no group has a reference curve: " + "; ".join(reasons))
+    figure, axes = panel_grid(len(groups), 2.4)
+    for group, name, axis in zip(groups, distinct_names(groups), axes, strict=True):
+        assert group.curve is not None
+        best = best_replay_cells(group.multipliers)
         arrows = [
-            (row["target_tokens"], row["target_loss"], row["effective_tokens"], group.results[int(cell)])
-            for cell, row in best.iterrows()
+            (row["target_tokens"], row["target_loss"], row["effective_tokens"], _short(group.results[int(i)]))
+            for i, row in best.iterrows()
         ]
-        draw_curve(axis, group.curve, [a[0] for a in arrows])
-        for position, (tokens, loss, effective, result) in enumerate(arrows):
-            _arrow(axis, tokens, loss, effective, shown_multiplier(result), first=position == 0)
-        axis.set_title(group.name if len(groups) > 1 else "")
-        axis.legend(loc="best")
+        draw_curve(axis, group.curve, [arrow[0] for arrow in arrows])
+        for arrow in arrows:
+            draw_arrow(axis, *arrow)
+        label_curve(axis, "best replay" if arrows else "")
+        axis.set_title(name)
     caption = (
         "Loss that unique target tokens buy without replay. An arrow runs from the best replay at a target size to the "
         "size that reaches the same loss without replay: its length is the effective data multiplier. Dashed: the "
-        "form, beyond the points."
+        "chosen form, beyond the points."
     )
     return Drawing("reference_curve", "Reference curve and effective data", caption, figure)
 
@@ -47,7 +59,7 @@ def draw_curve(axis: Any, curve: ReferenceCurve, more_sizes: list[float]) -> Non
     """The curve's points, its line (solid inside the points, dashed beyond) and its axes."""
     low, high = curve.token_range
     span = np.log(high / low)
-    axis.plot(curve.target_tokens, curve.losses, "o", color=BLACK, label="ρ = 0, tuned", zorder=3)
+    axis.plot(curve.target_tokens, curve.losses, "o", color=BLACK, zorder=3)
     inside = np.exp(np.linspace(np.log(low), np.log(high), 200))
     axis.plot(inside, curve.loss_at(inside), "-", color=BLACK, linewidth=0.9)
     if curve.form != "monotone":
@@ -59,48 +71,71 @@ def draw_curve(axis: Any, curve: ReferenceCurve, more_sizes: list[float]) -> Non
     axis.set_ylabel("target loss (nats)")
 
 
-def _arrow(axis: Any, tokens: float, loss: float, effective: float, text: str, first: bool) -> None:
-    axis.plot([tokens], [loss], "*", color=VERMILION, markersize=7, label="best replay" if first else None, zorder=4)
+def draw_arrow(axis: Any, tokens: float, loss: float, effective: float, text: str, colour: str = VERMILION) -> None:
+    """A star at (tokens, loss), an arrow to the effective tokens at the same loss (cut at the frame), and its text."""
+    axis.plot([tokens], [loss], "*", color=colour, markersize=7, zorder=4)
     left, right = axis.get_xlim()
-    end = min(max(effective, left), right)
-    style = {"arrowstyle": "-|>", "color": VERMILION, "linewidth": 0.9, "shrinkA": 2, "shrinkB": 0, "mutation_scale": 7}
-    axis.annotate("", xy=(end, loss), xytext=(tokens, loss), arrowprops=style)
+    if not left <= effective <= right:
+        effective = right if effective > right else left
+    style = {"arrowstyle": "-|>", "color": colour, "linewidth": 0.9, "shrinkA": 2, "shrinkB": 0, "mutation_scale": 7}
+    axis.annotate("", xy=(effective, loss), xytext=(tokens, loss), arrowprops=style)
+    late = np.log(tokens / left) > 0.6 * np.log(right / left)
     axis.annotate(
-        text, xy=(tokens, loss), xytext=(-2, -9), textcoords="offset points", color=VERMILION, fontsize=7, ha="left"
-    )
+        text, xy=(min(tokens, effective), loss), xytext=(-4 if late else 0, 0 if late else -3), color=colour,
+        textcoords="offset points", fontsize=6.5, ha="right" if late else "left", va="center" if late else "top",
+    )  # fmt: skip
 
 
-def _best_per_size(group: GroupFindings) -> pd.DataFrame:
-    replay = group.multipliers[group.multipliers["replay_fraction"] > 0]
-    return replay.loc[replay.groupby("target_tokens")["selection_loss"].idxmin()] if len(replay) else replay
+def _short(result: EffectiveDataMultiplier) -> str:
+    """The multiplier beside an arrow; of an extrapolated one the bound."""
+    if result.extrapolated and result.at_least > 0:
+        return f"≥ {result.at_least:.1f}×"
+    if result.extrapolated and np.isfinite(result.at_most):
+        return f"≤ {result.at_most:.1f}×"
+    return f"{result.value:.1f}×" if np.isfinite(result.value) else ""
 
 
-@in_style
-def loss_against_replay_figure(findings: Findings) -> Drawing:
-    """Target loss (left) and generic loss (right) against ρ, a line a target size, a row of panels a group.
+def distinct_names(groups: list[GroupFindings]) -> list[str]:
+    """What tells groups apart in words: the parts of their labels that differ; "" for a single group."""
+    differing = [key for key in groups[0].label if len({str(group.label.get(key)) for group in groups}) > 1]
+    return [", ".join(_part(key, group.label.get(key)) for key in differing) for group in groups]
 
-    Raises ValueError where no group has two replay fractions at one target size.
-    """
-    groups = [group for group in findings.groups if len(replay_series(group))][:MOST_PANELS]
+
+def _part(key: str, value: Any) -> str:
+    if key == "total_tokens":
+        return f"T = {short_tokens(value)}" if np.isfinite(value) else ""
+    return str(value) if key in ("target", "generic", "model", "mode") else f"{key.replace('_', ' ')} {value}"
+
+
+def label_curve(axis: Any, star: str) -> None:
+    """A legend at the upper right, where no point of a falling curve lies."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=BLACK, marker="o", linewidth=0.9, label="ρ = 0, tuned")]
+    if star:
+        handles.append(Line2D([], [], color=VERMILION, marker="*", markersize=7, linewidth=0.9, label=star))
+    axis.legend(handles=handles, loc="upper right")
+
+
+@drawer
+def loss_against_replay(evidence: Evidence) -> Drawing:
+    """Target loss (left) and generic loss (right) against ρ, a line a target size, a row of panels a group."""
+    groups = [group for group in evidence.findings.groups if replay_series(group)][:MOST_PANELS]
     if not groups:
-        raise ValueError("no target size was run with two or more replay fractions")
+        raise NotEnough("no target size was run with two or more replay fractions")
     generic = any(np.isfinite(group.cells["generic_loss"]).any() for group in groups)
-    figure, axes = panels(len(groups), 2 if generic else 1, 2.3, width=6.75 if generic else 3.25)
-    for group, row in zip(groups, axes, strict=True):
-        for index, (tokens, at) in enumerate(replay_series(group)[:MOST_SERIES]):
+    figure, axes = panels(len(groups), 2 if generic else 1, 2.1, width=6.75 if generic else 3.25)
+    for group, name, row in zip(groups, distinct_names(groups), axes, strict=True):
+        series = replay_series(group)[:MOST_SERIES]
+        for index, (tokens, at) in enumerate(series):
             style = series_style(index)
-            rho = at["replay_fraction"]
-            row[0].plot(rho, at["target_loss"], **style, label=f"$N$ = {short_tokens(tokens)}")
-            baseline = at.loc[rho == 0, "target_loss"]
-            if len(baseline):
-                row[0].axhline(baseline.iloc[0], linestyle=":", color=style["color"], linewidth=0.9)
-            best = at.loc[at["selection_loss"].idxmin()]
-            row[0].plot([best["replay_fraction"]], [best["target_loss"]], "*", color=style["color"], markersize=10)
+            _loss_line(row[0], at, style, f"$N$ = {short_tokens(tokens)}")
             if generic:
-                row[1].plot(rho, at["generic_loss"], **style)
+                row[1].plot(at["replay_fraction"], at["generic_loss"], **style)
         row[0].set_ylabel("target loss (nats)")
-        row[0].set_title(group.name if len(groups) > 1 else "")
-        row[0].legend(loc="best")
+        if name:
+            row[0].set_title(name, loc="left", pad=22 if len(series) > 4 else 14)
+        legend_above(row[0])
         if generic:
             row[1].set_ylabel("generic loss (nats)")
         for axis in row:
@@ -113,6 +148,16 @@ def loss_against_replay_figure(findings: Findings) -> Drawing:
     return Drawing("loss_against_replay", "Loss against replay", caption, figure)
 
 
+def _loss_line(axis: Any, at: pd.DataFrame, style: dict[str, Any], label: str) -> None:
+    rho = at["replay_fraction"]
+    axis.plot(rho, at["target_loss"], **style, label=label)
+    baseline = at.loc[rho == 0, "target_loss"]
+    if len(baseline):
+        axis.axhline(baseline.iloc[0], linestyle=":", color=style["color"], linewidth=0.9)
+    best = at.loc[at["selection_loss"].idxmin()]
+    axis.plot([best["replay_fraction"]], [best["target_loss"]], "*", color=style["color"], markersize=10)
+
+
 def replay_series(group: GroupFindings) -> list[tuple[float, pd.DataFrame]]:
     """(N, cells by ρ) at the largest α, for every N with two or more ρ."""
     cells = group.cells[group.cells["stage2_allocation"] == group.cells["stage2_allocation"].max()]
@@ -123,3 +168,96 @@ def replay_series(group: GroupFindings) -> list[tuple[float, pd.DataFrame]]:
     ]
 
 
+@drawer
+def multiplier_against_replay(evidence: Evidence) -> Drawing:
+    """The multiplier against ρ with its interval, a line a target size, of the group that the answer is about."""
+    group = evidence.findings.groups[0]
+    table = group.multipliers
+    if group.headline is None:
+        raise NotEnough(group.reason or "no run with replay has a run without replay at the same target size")
+    table = table[(table["stage2_allocation"] == table["stage2_allocation"].max()) & (table["replay_fraction"] > 0)]
+    if table["replay_fraction"].nunique() < 2:
+        raise NotEnough("replay was run with one fraction only")
+    figure, axes = panels(1, 1, 2.3)
+    axis = axes[0, 0]
+    for index, (tokens, at) in enumerate(list(table.groupby("target_tokens"))[:MOST_SERIES]):
+        at = at.sort_values("replay_fraction")
+        shown_band(axis, at["replay_fraction"], at, series_style(index), f"$N$ = {short_tokens(tokens)}")
+    finish_multiplier_axis(axis, table)
+    axis.set_xlabel("replay fraction ρ")
+    caption = f"Effective data multiplier against the replay fraction, with {100 * table['level'].iloc[0]:g} % intervals."
+    return Drawing("multiplier_against_replay", "Multiplier against replay", caption, figure)
+
+
+def shown_band(axis: Any, x: Any, table: pd.DataFrame, style: dict[str, Any], label: str) -> None:
+    """Multipliers with a band for their intervals; hollow where extrapolated; open intervals run out of the frame."""
+    value = np.minimum(table["multiplier"].to_numpy(dtype=float), 1e6)
+    axis.plot(x, value, color=style["color"], linewidth=1.2)
+    low, high = np.maximum(table["low"].to_numpy(dtype=float), 1e-6), np.minimum(table["high"].to_numpy(dtype=float), 1e6)
+    if len(table) > 1:
+        axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+    else:
+        axis.plot([x.iloc[0]] * 2, [low[0], high[0]], color=style["color"], linewidth=0.9)
+    hollow = table["extrapolated"].to_numpy(dtype=bool)
+    x = np.asarray(x, dtype=float)
+    axis.plot(x[~hollow], value[~hollow], style["marker"], color=style["color"], label=label)
+    axis.plot(x[hollow], value[hollow], style["marker"], color=style["color"], markerfacecolor="white",
+              label=label if hollow.all() else None)  # fmt: skip
+
+
+def finish_multiplier_axis(axis: Any, table: pd.DataFrame) -> None:
+    """A log axis of multipliers with plain numbers, a line at 1, and a frame that follows values, not open ends."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = table["multiplier"].replace([np.inf], np.nan).dropna()
+    bounds = pd.concat([values, table["low"][table["low"] > 0], table["high"][np.isfinite(table["high"])], pd.Series([1.0])])
+    middle = float(values.median()) if len(values) else 1.0
+    bounds = bounds[(bounds > middle / 30) & (bounds < middle * 30)]
+    axis.set_yscale("log")
+    axis.set_ylim(min(bounds.min(), 0.9) / 1.15, max(bounds.max(), 1.1) * 1.15)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.axhline(1.0, linestyle=":", color=BLACK, linewidth=0.8)
+    axis.set_ylabel("effective data multiplier")
+    if len(axis.get_legend_handles_labels()[1]) > 1:
+        legend_above(axis)
+
+
+@drawer
+def data_schedules(evidence: Evidence) -> Drawing:
+    """Heat map of the target loss over ρ × α at the target size where most was tried, the best cell framed."""
+    choices = [
+        (len(at), group, float(tokens), at)
+        for group in evidence.findings.groups
+        for tokens, at in group.cells.groupby("target_tokens")
+        if at["stage2_allocation"].nunique() > 1 and at["replay_fraction"].nunique() > 1
+    ]
+    if not choices:
+        raise NotEnough("no target size was run with several stage-2 allocations α and several ρ")
+    _, group, tokens, at = max(choices, key=lambda choice: choice[0])
+    table = at.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(ascending=False)
+    figure, axes = panels(1, 1, 0.8 + 0.34 * len(table))
+    axis = axes[0, 0]
+    image = axis.imshow(np.ma.masked_invalid(table.to_numpy()), cmap="cividis", aspect="auto")
+    middle = (image.norm.vmin + image.norm.vmax) / 2
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        if np.isfinite(value):
+            colour = "white" if value < middle else "black"
+            axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=6.5)
+    best = at.loc[at["selection_loss"].idxmin()]
+    place = (table.columns.get_loc(best["replay_fraction"]), table.index.get_loc(best["stage2_allocation"]))
+    from matplotlib.patches import Rectangle
+
+    frame = Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
+    axis.add_patch(frame)
+    axis.set_xticks(range(len(table.columns)), [f"{value:.3g}" for value in table.columns])
+    axis.set_yticks(range(len(table)), [f"{value:.3g}" for value in table.index])
+    axis.set_xlabel("replay fraction ρ")
+    axis.set_ylabel("share of target in stage 2, α")
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.tick_params(length=0)
+    figure.colorbar(image, ax=axis, label="target loss (nats)", pad=0.02)
+    caption = f"Target loss over data schedules at {short_tokens(tokens)} target tokens ({group.name}); framed: the best."
+    return Drawing("data_schedules", "Data schedules", caption, figure)

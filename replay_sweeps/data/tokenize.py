@@ -51,8 +51,6 @@ def check_tokenizer(config: TokenizerConfig) -> list[str]:
             return [f"tokenizer.vocab_size={config.vocab_size} is too small: {need}"]
         return []
     problems = []
-    if config.vocab_size is not None:
-        problems.append(f"tokenizer.vocab_size is for tokenizer.path={BPE} only: {config.path} has its own")
     path = Path(config.path).expanduser()
     if path.is_dir():
         if not any((path / name).exists() for name in (TOKENIZER_FILE, "tokenizer_config.json", "tokenizer.model")):
@@ -94,6 +92,10 @@ def load_pretrained(config: TokenizerConfig) -> LoadedTokenizer:
         pretrained.save_pretrained(name)
         files = {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
     tokens = pretrained.get_vocab().values()
+    if config.vocab_size is not None and max(tokens) >= config.vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size={config.vocab_size} is too small: {config.path!r} has {max(tokens) + 1} tokens"
+        )
     return loaded(files, max(tokens) + 1, pretrained.eos_token_id)
 
 

@@ -30,7 +30,9 @@ class StudyTexts:
     def of(self, run: RunConfig) -> tuple[PreparedSource, PreparedSource, int]:
         """A run's target and generic text, and the size of the vocabulary."""
         text, targets = self.prepared[_key(run)]
-        return targets[run.target], text.generic, text.tokenizer.vocab_size
+        tokenizer = run.model.tokenizer
+        padded = 0 if tokenizer.path == "bpe" else tokenizer.vocab_size or 0
+        return targets[run.target], text.generic, max(padded, text.tokenizer.vocab_size)
 
     def stores(self) -> dict[str, TokenStore]:
         """All token stores by fingerprint."""
