@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleConfig, TrainerConfig
 from replay_sweeps.schedule.data_schedule import room
@@ -30,7 +31,7 @@ def nearest_multiples(value: int, unit: int) -> str:
 
 def _ranges(run: RunConfig) -> Iterator[Problem]:
     schedule, optimizer, trainer, evaluation = run.schedule, run.optimizer, run.trainer, run.evaluation
-    ranges = [
+    ranges: list[tuple[str, Any, Any, Any, str, bool]] = [
         ("schedule.replay_fraction", schedule.replay_fraction, 0, 1, "must be at least 0 and below 1", False),
         ("schedule.stage2_allocation", schedule.stage2_allocation, 0, 1, "must be from 0 to 1", True),
         ("schedule.target_epochs", schedule.target_epochs, 1, None, "must be at least 1", True),

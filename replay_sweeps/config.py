@@ -44,7 +44,9 @@ class TokenizerConfig:
     """A Hugging Face tokenizer by name or path, or `bpe`: byte-level BPE trained on the generic text."""
 
     path: str = "bpe"
-    vocab_size: int | None = None  # bpe: how many to learn; else: rows of the model's embedding, at least the tokenizer's
+    vocab_size: int | None = (
+        None  # bpe: how many to learn; else: rows of the model's embedding, at least the tokenizer's
+    )
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,8 @@ def build(schema: type, values: Mapping[str, Any], problems: list[tuple[str, str
     hints = typing.get_type_hints(schema)
     fields = {item.name: item for item in dataclasses.fields(schema)}
     found: dict[str, Any] = {}
-    for name in values.keys() - fields.keys():
-        problems.append((prefix + name, f"no such setting; {nearest(name, fields)}"))
+    unknown = sorted(values.keys() - fields.keys())
+    problems.extend((prefix + name, f"no such setting; {nearest(name, fields)}") for name in unknown)
     for name, item in fields.items():
         if name not in values:
             if item.default is dataclasses.MISSING:

@@ -11,5 +11,5 @@ class UserError(Exception):
         self.problems: Sequence[str] = problems
 
 
-class DamagedFile(Exception):
+class DamagedFile(Exception):  # noqa: N818 - it names a finding, which is mended, not a mistake of the caller
     """A file whose bytes do not match the checksum that was stored with it. It is rebuilt, never used."""

@@ -206,7 +206,7 @@ def _grids(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
     """The study's union of products, with the command line's values in place of the study's."""
     given = {**command.values, **command.swept}
     replaced = {*given, *(SAME_AXIS[name] for name in given if name in SAME_AXIS)}
-    grids = OmegaConf.to_container(base.hydra.sweeper.grids) or [{}]
+    grids: Any = OmegaConf.to_container(base.hydra.sweeper.grids) or [{}]
     found = []
     for grid in grids:
         kept = {name: values for name, values in grid.items() if name not in replaced}
@@ -233,9 +233,9 @@ _MISSING = object()
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
-    assert isinstance(plain, dict)
-    return plain  # type: ignore[return-value]
+    names = [str(name) for name in config if name != "hydra"]
+    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True)
+    return plain
 
 
 def _copy(values: Any) -> Any:
@@ -290,9 +290,5 @@ def _with_value(config: Any, path: Sequence[str], value: Any, name: str, problem
 
 
 def _shallow(config: Any) -> dict[str, Any]:
-    """The plain leaves of one level, for rebuilding it."""
-    return {
-        item.name: value if not dataclasses.is_dataclass(value) else dataclasses.asdict(value)
-        for item in dataclasses.fields(config)
-        if (value := getattr(config, item.name)) is not None
-    }
+    """The values of a configuration that are set, for rebuilding it."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}

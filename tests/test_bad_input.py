@@ -15,7 +15,10 @@ CASES = {
     "not key=value": (["replay"], ["replay (command line): cannot be read as key=value"]),
     "a group of settings": (["schedule.stage1=3"], ["is a group of settings; set one of schedule.stage1."]),
     "wrong type": (["trainer.compile=maybe"], ["trainer.compile=maybe (command line): 'maybe' is not true or false"]),
-    "wrong type in a sweep": (["schedule.target_epochs=1,x"], ["schedule.target_epochs=x (command line): 'x' is not a"]),
+    "wrong type in a sweep": (
+        ["schedule.target_epochs=1,x"],
+        ["schedule.target_epochs=x (command line): 'x' is not a"],
+    ),
     "rho of 1": (["schedule.replay_fraction=1"], ["must be at least 0 and below 1"]),
     "negative rho": (["schedule.replay_fraction=-1/9"], ["must be at least 0 and below 1"]),
     "alpha above 1": (["schedule.stage2_allocation=1.5"], ["must be from 0 to 1"]),

@@ -105,14 +105,14 @@ def short_tokens(tokens: float) -> str:
     return f"{tokens:.3g}"
 
 
-def legend_above(axis: Any) -> None:
+def legend_above(axis: Any, title: str = "") -> None:
     """A legend over the plot, where it hides no data, in as many columns as its words allow."""
     labels = axis.get_legend_handles_labels()[1]
     if not labels:
         return
     inches = axis.figure.get_size_inches()[0] / max(1, axis.get_gridspec().ncols)
     columns = max(1, min(4, len(labels), int(15 * inches / (max(map(len, labels)) + 5))))
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, title=title or None)
 
 
 def panel_grid(count: int, panel_height: float) -> tuple[Any, list[Any]]:

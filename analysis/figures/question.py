@@ -79,10 +79,11 @@ def draw_arrow(axis: Any, tokens: float, loss: float, effective: float, text: st
         effective = right if effective > right else left
     style = {"arrowstyle": "-|>", "color": colour, "linewidth": 0.9, "shrinkA": 2, "shrinkB": 0, "mutation_scale": 7}
     axis.annotate("", xy=(effective, loss), xytext=(tokens, loss), arrowprops=style)
-    late = np.log(tokens / left) > 0.6 * np.log(right / left)
+    # On its own side of the star: left of it there is room below a falling curve.
+    side = ("right", -4) if effective >= tokens else ("left", 4)
     axis.annotate(
-        text, xy=(min(tokens, effective), loss), xytext=(-4 if late else 0, 0 if late else -3), color=colour,
-        textcoords="offset points", fontsize=6.5, ha="right" if late else "left", va="center" if late else "top",
+        text, xy=(tokens, loss), xytext=(side[1], 0), textcoords="offset points", color=colour, fontsize=6.5,
+        ha=side[0], va="center",
     )  # fmt: skip
 
 
@@ -133,9 +134,7 @@ def loss_against_replay(evidence: Evidence) -> Drawing:
             if generic:
                 row[1].plot(at["replay_fraction"], at["generic_loss"], **style)
         row[0].set_ylabel("target loss (nats)")
-        if name:
-            row[0].set_title(name, loc="left", pad=22 if len(series) > 4 else 14)
-        legend_above(row[0])
+        legend_above(row[0], name)
         if generic:
             row[1].set_ylabel("generic loss (nats)")
         for axis in row:

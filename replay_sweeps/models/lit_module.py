@@ -13,7 +13,7 @@ from replay_sweeps.schedule.behaviour import Behaviour
 Batch = dict[str, Any]  # step: int; tokens: [rows, T]; is_target: [rows]
 
 
-class NonFiniteLoss(Exception):
+class NonFiniteLoss(Exception):  # noqa: N818 - a result of training
     """The training loss became NaN or infinite."""
 
 

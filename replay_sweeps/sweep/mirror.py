@@ -89,7 +89,7 @@ def _send(output: Path, study: str, settings: LoggerConfig, row: Mapping[str, An
         name=row["run_id"],
         config={name: value for name, value in row.items() if name not in measured},
         dir=str(output),
-        mode=settings.mode,
+        mode="online" if settings.mode == "online" else "offline",
         settings=quiet,
         reinit="create_new",
         resume="allow" if settings.mode == "online" else None,

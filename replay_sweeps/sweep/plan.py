@@ -161,7 +161,7 @@ def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: dict[s
         for metric in ("target_loss", "generic_loss")
     ]
     schedule = run.schedule
-    cell = [schedule.mode, data.target_rows, schedule.target_epochs]
+    cell: list[Any] = [schedule.mode, data.target_rows, schedule.target_epochs]
     cell += [str(schedule.replay_fraction), str(schedule.stage2_allocation)]
     names = [run.model.name, run.target.name, run.generic.name]
     identity = fingerprint([key(root_name, planned, data.steps), cell, names])

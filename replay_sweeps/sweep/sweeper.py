@@ -49,9 +49,9 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.command import read_command
         from replay_sweeps.study import resolve_study
         from replay_sweeps.sweep.layout import lay_out
+        from replay_sweeps.sweep.store import Store
         from replay_sweeps.sweep.texts import prepare_texts
         from replay_sweeps.sweep.worker import Ledger
-        from replay_sweeps.sweep.store import Store
 
         assert self.loader is not None
         command = read_command(arguments, self.loader)

@@ -12,6 +12,7 @@ from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.plan import TextNames, data_schedule
 
+PreparedSourceName = tuple[str, str]  # its name, and the fingerprint of its training store
 TextKey = tuple[SourceConfig, TokenizerConfig, int]  # generic source, tokenizer, validation tokens
 Find = Callable[..., PreparedText | None]
 
@@ -76,7 +77,7 @@ def prepare_texts(runs: Sequence[RunConfig], store: Path) -> StudyTexts:
     """
     texts = _gather(runs, prepare_text, store)
     assert texts is not None
-    problems = dict.fromkeys(problem for run in runs for problem in too_short(run, texts))
+    problems = list(too_short(runs, texts))
     if problems:
         raise UserError(*problems)
     return texts
@@ -96,31 +97,37 @@ def _gather(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts
     return StudyTexts(prepared)
 
 
-def too_short(run: RunConfig, texts: StudyTexts) -> Iterator[str]:
-    """One line for each text that has fewer tokens than the run sees of it."""
-    target, generic, _ = texts.of(run)
-    data, length = data_schedule(run), run.trainer.row_length
-    generic_rows = data.total_rows - data.exposures
-    if data.target_rows > target.train.rows(length):
-        yield (
-            f"target {run.target.name} has {target.train.tokens:,} training tokens, "
-            f"{target.train.rows(length):,} rows of {length}; the grid needs {data.target_rows * length:,}: give more text, "
-            "or a smaller schedule.target_tokens or schedule.target_fraction"
-        )
-    if generic_rows > generic.train.rows(length) and not run.generic.repeat:
-        yield (
-            f"generic {run.generic.name} has {generic.train.tokens:,} training tokens, "
-            f"{generic.train.rows(length):,} rows of {length}; the grid needs {generic_rows * length:,}: give more text, "
-            "a smaller schedule.total_tokens, or generic.repeat=true"
-        )
-    for role, source in (("target", target), ("generic", generic)):
-        for half in (source.selection, source.report):
-            if not half.rows(length):
-                yield (
-                    f"{role} {source.name} has only {half.tokens:,} tokens in a validation half, less than a row of "
-                    f"{length}: give more text or a larger {role}.validation_fraction"
-                )
-                break
+def too_short(runs: Iterable[RunConfig], texts: StudyTexts) -> Iterator[str]:
+    """One line for each text that has fewer tokens than the grid sees of it."""
+    needed: dict[tuple[str, PreparedSourceName, int], int] = {}
+    sources: dict[PreparedSourceName, PreparedSource] = {}
+    for run in runs:
+        target, generic, _ = texts.of(run)
+        data, length = data_schedule(run), run.trainer.row_length
+        wants = [("target", target, data.target_rows)]
+        wants.append(("generic", generic, 0 if run.generic.repeat else data.total_rows - data.exposures))
+        for role, source, rows in wants:
+            name = (source.name, source.train.fingerprint)
+            sources[name] = source
+            needed[role, name, length] = max(rows, needed.get((role, name, length), 0))
+    smaller = {
+        "target": "a smaller schedule.target_tokens or schedule.target_fraction",
+        "generic": "a smaller schedule.total_tokens, or generic.repeat=true",
+    }
+    for (role, name, length), rows in needed.items():
+        source = sources[name]
+        here = source.train.rows(length)
+        if rows > here:
+            yield (
+                f"{role} {source.name} has {source.train.tokens:,} training tokens ({here:,} rows of {length}); "
+                f"the grid needs {rows * length:,} ({rows:,} rows): give more text, or {smaller[role]}"
+            )
+        tokens = min(source.selection.tokens, source.report.tokens)
+        if tokens < length:
+            yield (
+                f"{role} {source.name} has only {tokens:,} tokens in a validation half, less than a row of {length}: "
+                f"give more text or a larger {role}.validation_fraction"
+            )
 
 
 def names_of(run: RunConfig, texts: StudyTexts | None) -> tuple[TextNames, TextNames, int]:

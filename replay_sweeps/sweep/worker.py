@@ -72,7 +72,7 @@ class Ledger:
         self.paths = [Path(tuple(nodes), self.runs[nodes[-1].run]) for nodes in heavy_paths(roots)]
         holder = {id(node): index for index, path in enumerate(self.paths) for node in path.nodes}
         self.parents = [holder[id(path.nodes[0].parent)] if path.nodes[0].parent else None for path in self.paths]
-        for index, path in enumerate(self.paths):
+        for path in self.paths:
             for node in path.nodes:
                 for run in node.runs:
                     self._place_observations(self.runs[run], node, holder)
@@ -187,7 +187,7 @@ class Ledger:
                 (piece.start for piece in path.run.behaviour.pieces if any(mix.target for mix in piece.mixes)),
                 path.run.steps,
             )
-            saved |= {step: True for step in range(every, trunk, every)}
+            saved |= dict.fromkeys(range(every, trunk, every), True)
         return {step: resumable for step, resumable in saved.items() if need.start < step <= need.stop}
 
     def observe_at(self, index: int, need: Need) -> dict[int, frozenset[str]]:

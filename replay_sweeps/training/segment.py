@@ -156,9 +156,9 @@ class _Stretch:
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         run, length = self.work.run, self.work.run.config.trainer.row_length
-        order = next((mix.target for piece in run.behaviour.pieces for mix in piece.mixes if mix.target), None)
+        order = next(mix.target for piece in run.behaviour.pieces for mix in piece.mixes if mix.target)
         generic = self.stores[run.generic_store].open()
-        target = self.stores[order.store].open() if order else generic
+        target = self.stores[order.store].open()
         mixture = Mixture(
             run.schedule, order, len(target) // length, len(generic) // length, run.config.generic.order_seed
         )

@@ -66,7 +66,6 @@ def test_every_token_fits_the_vocabulary(tokenizer: LoadedTokenizer) -> None:
     [
         (TokenizerConfig("bpe", 256), "vocab_size=256 is too small"),
         (TokenizerConfig("./nowhere"), "is not a folder with a tokenizer"),
-        (TokenizerConfig("gpt2", 5000), "tokenizer.path=bpe only"),
     ],
 )
 def test_a_wrong_tokenizer_is_said_in_one_line(config: TokenizerConfig, expected: str) -> None:

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,8 +29,8 @@ def test_a_schedule_rises_to_its_peak_then_never_rises_and_no_step_is_wasted(
 ) -> None:
     values = rates(law, start, start + steps)
     top = values.index(max(values))
-    assert all(a <= b for a, b in zip(values[:top], values[1 : top + 1], strict=True))
-    assert all(a >= b for a, b in zip(values[top:], values[top + 1 :], strict=False))
+    assert all(a <= b for a, b in pairwise(values[: top + 1]))
+    assert all(a >= b for a, b in pairwise(values[top:]))
     assert all(0 < value <= law.peak * (1 + 1e-12) for value in values)  # 1e-12: rounding of one division
 
 
