@@ -40,9 +40,7 @@ def group_answer(group: GroupFindings) -> str:
             f"{shown_share(row['replay_fraction'])}, is worth {worth(result)}."
         )
     if result.low < 1:
-        return (
-            f"{where}, {how} is worth {worth(result)}; these runs cannot tell it from no gain; {_range(headline)}."
-        )
+        return f"{where}, {how} is worth {worth(result)}; these runs cannot tell it from no gain; {_range(headline)}."
     against = ", against an untuned baseline" if headline.untuned else ""
     return f"{where}, {how} is worth {worth(result)}{against}; {_range(headline)}."
 

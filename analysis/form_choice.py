@@ -45,7 +45,9 @@ class FormFit:
         return bool(steep > 0)
 
 
-def examine_form(form: str, log_tokens_n: Array, losses_n: Array, counts_n: Array, huber_delta: float | None) -> FormFit:
+def examine_form(
+    form: str, log_tokens_n: Array, losses_n: Array, counts_n: Array, huber_delta: float | None
+) -> FormFit:
     """Fit `form` (n distinct log tokens, mean losses in nats, runs behind each) and judge the fit."""
     if huber_delta is None:
         fits = fit_form(form, log_tokens_n, losses_n, counts_n)
@@ -179,8 +181,9 @@ def _identifiability(log_tokens_n: Array, losses_n: Array, counts_n: Array) -> l
     centred_n = losses_n - np.average(losses_n, weights=counts_n)
     x_n = log_tokens_n - log_tokens_n.mean()
     total = (counts_n * centred_n**2).sum()
-    weighted_n1 = (counts_n * centred_n)[:, None]
-    rss_G = total - explained_on_grid("power_law", weighted_n1, counts_n[:, None], x_n)[0] ** 2
+    root_n1 = np.sqrt(counts_n)[:, None]
+    explained_G = np.maximum(explained_on_grid("power_law", root_n1 * centred_n[:, None], root_n1, x_n)[0], 0.0)
+    rss_G = total - explained_G**2
     dof = len(losses_n) - PARAMETERS["power_law"]
     floor = max(float(rss_G.min()), 1e-18 * len(losses_n))
     plausible_G = rss_G <= floor * (1 + stdtrit(dof, 0.95) ** 2 / dof)

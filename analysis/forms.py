@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LARGEST_EXPONENT = 4.0
-EXPONENT_GRID_G: Array = np.concatenate([[0.0], np.geomspace(4e-3, LARGEST_EXPONENT, 63)])
+EXPONENT_GRID_G: Array = np.concatenate([[0.0], np.geomspace(8e-3, LARGEST_EXPONENT, 39)])
 PARAMETERS = {"power_law": 3, "pure_power_law": 2, "log": 2}
 _LARGEST_LOG_TOKENS = 690.0
+_BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -110,25 +111,27 @@ def _inner(first_nR: Array, second_nR: Array) -> Array:
 
 
 def _explained(
-    form: str, wy_nR: Array, w_nR: Array, x_n1: Array, exponent_R: Array, bases: tuple[Array, ...] | None = None
+    form: str, y_nR: Array, root_nR: Array, x_n1: Array, exponent_R: Array, bases: tuple[Array, ...] | None = None
 ) -> tuple[Array, Array]:
     """First and second derivative (R,) in B of ln(explained sum of squares) = 2·ln⟨y, b⟩ − ln⟨b, b⟩.
 
-    `wy_nR`, weighted losses, centred where the form has an offset, so that the basis need be centred in ⟨b, b⟩ only.
+    `root_nR`, roots of the weights, (n, R) or (n, 1); `y_nR`, losses times them, centred where the form has an offset:
+    the basis then need be centred in ⟨b, b⟩ only.
     """
     bases = _basis(form, x_n1, exponent_R[None, :]) if bases is None else bases
-    cov, cov_1, cov_2 = (_inner(wy_nR, basis) for basis in bases)
+    b, b_1, b_2 = (root_nR * basis for basis in bases)
+    cov, cov_1, cov_2 = _inner(y_nR, b), _inner(y_nR, b_1), _inner(y_nR, b_2)
+    square, square_1, square_2 = _inner(b, b), _inner(b, b_1), _inner(b_1, b_1) + _inner(b, b_2)
     if form != "pure_power_law":
-        total = w_nR.sum(axis=0)
-        bases = tuple(basis - (w_nR * basis).sum(axis=0) / total for basis in bases)
-    b, b_1, b_2 = bases
-    wb, wb_1 = w_nR * b, w_nR * b_1
-    square, square_1 = _inner(wb, b), 2 * _inner(wb, b_1)
-    square_2 = 2 * (_inner(wb_1, b_1) + _inner(wb, b_2))
+        total = (root_nR**2).sum(axis=0)
+        mean, mean_1, mean_2 = (_inner(root_nR, basis) / total for basis in (b, b_1, b_2))
+        square = square - total * mean**2
+        square_1 = square_1 - total * mean * mean_1
+        square_2 = square_2 - total * (mean_1**2 + mean * mean_2)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope_y, slope_b = cov_1 / cov, square_1 / square
-        gradient = 2 * slope_y - slope_b
-        curvature = 2 * (cov_2 / cov - slope_y**2) - (square_2 / square - slope_b**2)
+        gradient = 2 * (slope_y - slope_b)
+        curvature = 2 * (cov_2 / cov - slope_y**2 - square_2 / square + 2 * slope_b**2)
     return np.where(np.isfinite(gradient), gradient, 0.0), np.where(np.isfinite(curvature), curvature, 0.0)
 
 
@@ -141,35 +144,49 @@ def log_explained_gradient(form: str, losses_n: Array, log_tokens_n: Array, expo
     return float(first[0]), float(second[0])
 
 
-def explained_on_grid(form: str, wy_nR: Array, w_nR: Array, x_n: Array) -> Array:
-    """The root of the sum of squares that each exponent on the grid explains (R, G); 0 where the loss would rise.
+def explained_on_grid(form: str, y_nR: Array, root_nR: Array, x_n: Array) -> Array:
+    """The root of the sum of squares that each exponent on the grid explains (R, G); below 0 where the loss rises.
 
-    `wy_nR`, weighted losses, centred where the form has an offset; `w_nR`, weights (n, R), or (n, 1) for all.
+    Arguments as those of `_explained`.
     """
-    b_Gn = _basis(form, x_n[None, :], EXPONENT_GRID_G[:, None])[0]
-    square_RG = w_nR.T @ (b_Gn**2).T
+    b_nG = _basis(form, x_n[:, None], EXPONENT_GRID_G[None, :])[0]
+    weights_nR = root_nR**2
+    square_RG = weights_nR.T @ b_nG**2
     if form != "pure_power_law":
-        square_RG = square_RG - (w_nR.T @ b_Gn.T) ** 2 / w_nR.sum(axis=0)[:, None]
+        square_RG = square_RG - (weights_nR.T @ b_nG) ** 2 / weights_nR.sum(axis=0)[:, None]
     if len(square_RG) == 1:
-        root_RG = wy_nR.T @ (b_Gn / np.sqrt(square_RG).T).T
+        root_RG = y_nR.T @ (root_nR * b_nG / np.sqrt(square_RG))
     else:
-        root_RG = wy_nR.T @ b_Gn.T / np.sqrt(square_RG)
-    return np.maximum(root_RG, 0.0, out=root_RG)
+        root_RG = (root_nR * y_nR).T @ b_nG / np.sqrt(square_RG)
+    return root_RG
 
 
-def _best_exponent(form: str, wy_nR: Array, w_nR: Array, x_n: Array) -> Array:
+def _best_on_grid(form: str, y_nR: Array, root_nR: Array, x_n: Array) -> NDArray[np.intp]:
+    """Index (R,) of the grid's best exponent, in blocks that stay in the cache and below BLAS' wish for threads."""
+    blocks = [slice(start, start + _BLOCK) for start in range(0, y_nR.shape[1], _BLOCK)]
+    shared = root_nR.shape[1] == 1
+    return np.concatenate(
+        [
+            explained_on_grid(form, y_nR[:, block], root_nR if shared else root_nR[:, block], x_n).argmax(axis=1)
+            for block in blocks
+        ]
+    )
+
+
+def _best_exponent(form: str, y_nR: Array, root_nR: Array, x_n: Array) -> Array:
     """The exponent (R,) that explains most: the best on the grid, then Newton's steps, halving where one leaves the
     bracket of grid neighbours; only replicates that still move are carried on."""
-    best_R = explained_on_grid(form, wy_nR, w_nR, x_n).argmax(axis=1)
+    best_R = _best_on_grid(form, y_nR, root_nR, x_n)
     exponent_R = EXPONENT_GRID_G[best_R]
     low_R = EXPONENT_GRID_G[np.maximum(best_R - 1, 0)]
     high_R = EXPONENT_GRID_G[np.minimum(best_R + 1, len(EXPONENT_GRID_G) - 1)]
     result_R = exponent_R.copy()
     active = np.arange(len(result_R))
     # The first step starts on the grid, where the bases are the same for all replicates.
-    bases: tuple[Array, ...] | None = tuple(basis_nG[:, best_R] for basis_nG in _basis(form, x_n[:, None], EXPONENT_GRID_G[None, :]))
+    on_grid = _basis(form, x_n[:, None], EXPONENT_GRID_G[None, :])
+    bases: tuple[Array, ...] | None = tuple(basis_nG[:, best_R] for basis_nG in on_grid)
     for _ in range(60):
-        gradient_R, curvature_R = _explained(form, wy_nR, w_nR, x_n[:, None], exponent_R, bases)
+        gradient_R, curvature_R = _explained(form, y_nR, root_nR, x_n[:, None], exponent_R, bases)
         bases = None
         low_R = np.where(gradient_R >= 0, exponent_R, low_R)
         high_R = np.where(gradient_R <= 0, exponent_R, high_R)
@@ -177,13 +194,13 @@ def _best_exponent(form: str, wy_nR: Array, w_nR: Array, x_n: Array) -> Array:
             step_R = exponent_R - gradient_R / curvature_R
         safe_R = (curvature_R < 0) & (step_R >= low_R) & (step_R <= high_R)
         step_R = np.where(safe_R, step_R, (low_R + high_R) / 2)
-        moved_R = np.abs(step_R - exponent_R) > 1e-12 * (1 + exponent_R)
+        moved_R = np.abs(step_R - exponent_R) > 1e-7 * (1 + exponent_R) * safe_R + 1e-13
         result_R[active] = step_R
         if not moved_R.any():
             break
         active, exponent_R, low_R, high_R = active[moved_R], step_R[moved_R], low_R[moved_R], high_R[moved_R]
-        wy_nR = wy_nR[:, moved_R]
-        w_nR = w_nR if w_nR.shape[1] == 1 else w_nR[:, moved_R]
+        y_nR = y_nR[:, moved_R]
+        root_nR = root_nR if root_nR.shape[1] == 1 else root_nR[:, moved_R]
     return result_R
 
 
@@ -199,8 +216,9 @@ def fit_form(form: str, log_tokens_n: Array, losses_Rn: Array, weights_Rn: Array
     w_nR = np.ascontiguousarray(np.atleast_2d(weights).T)
     centre = float(np.mean(log_tokens_n))
     x_n = log_tokens_n - centre
+    root_nR = np.sqrt(w_nR)
     if form == "pure_power_law":
-        exponent_R = _best_exponent(form, w_nR * y_nR, w_nR, x_n)
+        exponent_R = _best_exponent(form, root_nR * y_nR, root_nR, x_n)
         basis_nR = np.exp(-exponent_R * x_n[:, None])
         weighted_nR = w_nR * basis_nR
         offset_R = _inner(weighted_nR, y_nR) / _inner(weighted_nR, basis_nR)
@@ -210,7 +228,7 @@ def fit_form(form: str, log_tokens_n: Array, losses_Rn: Array, weights_Rn: Array
     mean_R = (w_nR * y_nR).sum(axis=0) / total_R
     y_nR = y_nR - mean_R
     wy_nR = w_nR * y_nR
-    exponent_R = np.zeros(y_nR.shape[1]) if form == "log" else _best_exponent(form, wy_nR, w_nR, x_n)
+    exponent_R = np.zeros(y_nR.shape[1]) if form == "log" else _best_exponent(form, root_nR * y_nR, root_nR, x_n)
     gain_nR = box_cox(x_n[:, None], exponent_R)
     gain_mean_R = (w_nR * gain_nR).sum(axis=0) / total_R
     centred_nR = gain_nR - gain_mean_R
@@ -226,7 +244,9 @@ def fit_form_huber(form: str, log_tokens_n: Array, losses_n: Array, weights_n: A
     Each step minimises the quadratic that lies above Huber's loss at the current residuals, globally in (c, s, B), so
     the loss never rises; the starts are the least-squares fit and one fit without each point. Returns one fit (R = 1).
     """
-    starts_Rn = np.vstack([weights_n, weights_n * (1 - np.eye(len(losses_n)))]) if len(losses_n) > 3 else weights_n[None]
+    starts_Rn = (
+        np.vstack([weights_n, weights_n * (1 - np.eye(len(losses_n)))]) if len(losses_n) > 3 else weights_n[None]
+    )
     y_Rn = np.broadcast_to(losses_n, starts_Rn.shape)
     fits = fit_form(form, log_tokens_n, y_Rn, starts_Rn)
     for _ in range(100):

@@ -1,6 +1,7 @@
 """replay-analyze: run table → multipliers, figures, report, and the answer on the terminal."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `replay-analyze`: 0, or 2 with one line per problem on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        return _analyse(options)
+        return _published(options) if options.runs == "published" else _analyse(options)
     except UserError as error:
         for problem in error.problems:
             print(f"replay-analyze: {problem}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"replay-analyze: {error.filename or error}: {error.strerror or 'cannot be used'}", file=sys.stderr)
         return 2
 
 
@@ -27,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "runs",
-        help="a study's folder, a .parquet or a .csv with at least target_tokens, replay_fraction and target_loss",
+        help="a study's folder, a .parquet or .csv with at least target_tokens, replay_fraction and target_loss, "
+        'wandb:ENTITY/PROJECT, or the word "published": the paper\'s points, redrawn',
     )
     parser.add_argument("--out", type=Path, help="where to write (default: the study's folder, or beside the file)")
     parser.add_argument(
@@ -40,30 +45,56 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--replicates", type=int, default=10_000, help="bootstrap replicates (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument("--study", help="the study to analyse where a table holds several")
+    parser.add_argument("--filters", help='JSON filters of W&B runs, such as \'{"group": "quickstart"}\'')
     parser.add_argument("--axis", action="append", default=[], help="a nuisance column to compare, not to tune over")
     return parser
 
 
 def _analyse(options: argparse.Namespace) -> int:
     from analysis.answer import all_warnings, answer
-    from analysis.evidence import read_evidence
+    from analysis.evidence import Evidence, read_evidence
     from analysis.report import write_report
     from analysis.runs import load_runs
     from analysis.study import Settings, analyse
+    from analysis.wandb_table import read_wandb_history
 
     _check(options)
-    runs = load_runs(options.runs)
+    filters = json.loads(options.filters) if options.filters else None
+    runs = load_runs(options.runs, filters)
     if options.study is not None:
         runs = _only_study(runs, options.study)
     settings = Settings(options.form, options.level, options.replicates, options.seed, tuple(options.axis))
     findings = analyse(runs, settings)
-    source = Path(options.runs)
-    out = options.out or (source if source.is_dir() else source.with_name(f"{source.stem}_analysis"))
-    written = write_report(read_evidence(findings, source), out)
+    if options.runs.startswith("wandb:"):
+        history = read_wandb_history(options.runs.removeprefix("wandb:"), filters)
+        out = options.out or Path(options.runs.split("/")[-1] + "_analysis")
+        written = write_report(Evidence(findings, history), out)
+    else:
+        source = Path(options.runs)
+        out = options.out or (source if source.is_dir() else source.with_name(f"{source.stem}_analysis"))
+        written = write_report(read_evidence(findings, source), out)
     print(answer(findings))
     for warning in all_warnings(findings):
         print(f"  warning: {warning}")
     print(f"report: {next(path for path in written if path.name == 'report.html')}")
+    return 0
+
+
+def _published(options: argparse.Namespace) -> int:
+    from analysis.multiplier import shown_interval
+    from analysis.published import reproduce, write_published
+
+    _check(options)
+    out = options.out or Path("published")
+    for found in reproduce():
+        result = found.result
+        interval = shown_interval(result.low, result.high, result.level)
+        print(f"Flan, {found.name}, form {found.form}: {result.value:.2f}× ({interval})")
+        if found.form == "power_law":
+            for warning in result.warnings:
+                print(f"  warning: {warning}")
+    write_published(out)
+    print(f"figures and tables: {out}")
     return 0
 
 
@@ -73,6 +104,11 @@ def _check(options: argparse.Namespace) -> None:
         problems.append(f"--level must lie between 0 and 1, not {options.level:g}")
     if not 100 <= options.replicates <= 1_000_000:
         problems.append(f"--replicates must lie between 100 and 1000000, not {options.replicates}")
+    if options.filters:
+        try:
+            json.loads(options.filters)
+        except ValueError as error:
+            problems.append(f"--filters is no JSON: {error}")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         problems.append(f"--out {options.out} is no folder")
     if problems:

@@ -141,7 +141,9 @@ def sentences(runs: pd.DataFrame, history: pd.DataFrame | None) -> list[str]:
         pass
     try:
         gaps = final_gap(runs).groupby("replay_fraction")["gap"].mean()
-        found.append(f"Over-fitting: the target's validation loss ends above its train loss by {_from_to(gaps, 'nats')}.")
+        found.append(
+            f"Over-fitting: the target's validation loss ends above its train loss by {_from_to(gaps, 'nats')}."
+        )
     except NotEnough:
         pass
     try:

@@ -96,9 +96,7 @@ def effective_data_multiplier(
             "the interval is unbounded"
         )
     else:
-        log_tokens_R2, _ = replicate_log_tokens(
-            curve, means, counts, np.array([-1, -1]), replicates, seed, resampling
-        )
+        log_tokens_R2, _ = replicate_log_tokens(curve, means, counts, np.array([-1, -1]), replicates, seed, resampling)
         log_ratio_R = _log_ratio(log_tokens_R2[:, 0], log_tokens_R2[:, 1])
         interval = percentile_interval(log_ratio_R, level)
         low, high = interval.low, interval.high

@@ -52,8 +52,16 @@ def replay_optima(cells: pd.DataFrame, losses_RK: Array | None, level: float) ->
         best_replay = float(best["replay_fraction"])
         smooth = smooth_optimum(rho_S, at["target_loss"].to_numpy()[None])[0]
         optima.append(
-            Optimum(*map(float, key), best_replay, low, high, float(best["target_loss"]), float(smooth), smooth_R,
-                    best_replay == rho_S[-1])  # fmt: skip
+            Optimum(
+                *map(float, key),
+                best_replay,
+                low,
+                high,
+                float(best["target_loss"]),
+                float(smooth),
+                smooth_R,
+                best_replay == rho_S[-1],
+            )  # fmt: skip
         )
     return optima
 

@@ -288,8 +288,7 @@ def _distinct_points(tokens: Array, losses: Array, counts: Array) -> tuple[Array
 
 def _order_warnings(x_n: Array, losses_n: Array, counts_n: Array) -> list[str]:
     rises = [
-        f"{np.exp(x_n[i + 1]):.4g} tokens ({losses_n[i + 1]:.4f} nats)"
-        for i in np.flatnonzero(np.diff(losses_n) >= 0)
+        f"{np.exp(x_n[i + 1]):.4g} tokens ({losses_n[i + 1]:.4f} nats)" for i in np.flatnonzero(np.diff(losses_n) >= 0)
     ]
     if not rises:
         return []

@@ -35,7 +35,9 @@ def relatedness(evidence: Evidence) -> pd.DataFrame:
     Raises NotEnough where fewer than two targets have a multiplier and a distance.
     """
     divergence = {
-        str(s.get("name")): s.get("token_frequency_divergence") for s in evidence.sources() if s.get("role") != "generic"
+        str(s.get("name")): s.get("token_frequency_divergence")
+        for s in evidence.sources()
+        if s.get("role") != "generic"
     }
     rows = []
     first = evidence.findings.groups[0].label

@@ -49,9 +49,7 @@ def write_report(evidence: Evidence, out: Path) -> list[Path]:
     return written
 
 
-def report_context(
-    evidence: Evidence, figures: list[Drawing], left_out: list[tuple[str, str]]
-) -> dict[str, Any]:
+def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tuple[str, str]]) -> dict[str, Any]:
     """Everything that the templates show."""
     findings, study = evidence.findings, evidence.study
     return {

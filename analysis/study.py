@@ -220,9 +220,7 @@ def _compared(group: GroupFindings, settings: Settings) -> GroupFindings:
         results = compared(group.curve, group.cells, baselines, log_tokens_RK, settings.level)
     table = comparison_table(group.label, group.cells, baselines, results)
     optima = tuple(replay_optima(group.cells, losses_RK, settings.level))
-    return replace(
-        group, multipliers=table, results=results, optima=optima, headline=_headline(table, results, optima)
-    )
+    return replace(group, multipliers=table, results=results, optima=optima, headline=_headline(table, results, optima))
 
 
 def _headline(
@@ -239,7 +237,9 @@ def _headline(
     sizes = replay.groupby("target_tokens").agg(tried=("replay_fraction", "size"), runs=("runs", "sum")).reset_index()
     order = np.lexsort((sizes["target_tokens"], -sizes["runs"], -sizes["tried"]))
     row = best[best["target_tokens"] == sizes["target_tokens"].iloc[order[0]]].iloc[0]
-    at = [o for o in optima if (o.target_tokens, o.stage2_allocation) == (row["target_tokens"], row["stage2_allocation"])]
+    at = [
+        o for o in optima if (o.target_tokens, o.stage2_allocation) == (row["target_tokens"], row["stage2_allocation"])
+    ]
     low, high = (at[0].low, at[0].high) if at else (row["replay_fraction"],) * 2
     largest = bool(at and row["replay_fraction"] == at[0].best_replay and at[0].edge)
     return Headline(row, results[int(row.name)], float(low), float(high), largest)

@@ -31,10 +31,24 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_text(folder / "generic", 1, 400, 150), write_text(folder / "target", 2, 200, 150)
 
 
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which tests share tokenised text (by content: no test can see another's)."""
-    return tmp_path_factory.mktemp("prepared")
+def arguments(texts: tuple[Path, Path], output: Path, *extra: str) -> list[str]:
+    """A command on small texts that runs in seconds."""
+    return [
+        "+scale=tiny",
+        "generic=local",
+        f"generic.path={texts[0]}",
+        "target=local",
+        f"target.path={texts[1]}",
+        "schedule.total_tokens=32768",
+        "schedule.target_fraction=1/128",
+        "schedule.target_epochs=4",
+        "evaluation.tokens=1024",
+        "trainer.threads=2",
+        "logger=csv",
+        "study.analyze=false",
+        f"paths.output={output}",
+        *extra,
+    ]
 
 
 @pytest.fixture
@@ -42,22 +56,7 @@ def command(texts: tuple[Path, Path], tmp_path: Path) -> Callable[..., list[str]
     """Makes the arguments of a command on the small texts: command(*extra, output="name")."""
 
     def make(*extra: str, output: str = "output") -> list[str]:
-        return [
-            "+scale=tiny",
-            "generic=local",
-            f"generic.path={texts[0]}",
-            "target=local",
-            f"target.path={texts[1]}",
-            "schedule.total_tokens=32768",
-            "schedule.target_fraction=1/128",
-            "schedule.target_epochs=4",
-            "evaluation.tokens=1024",
-            "trainer.threads=2",
-            "logger=csv",
-            "study.analyze=false",
-            f"paths.output={tmp_path / output}",
-            *extra,
-        ]
+        return arguments(texts, tmp_path / output, *extra)
 
     return make
 

@@ -119,7 +119,9 @@ def panel_grid(count: int, panel_height: float) -> tuple[Any, list[Any]]:
     """A figure of `count` equal panels, two to a row where there are several, and the panels in use."""
     columns = 1 if count == 1 else 2
     rows = -(-count // columns)
-    figure, axes = panels(rows, columns, panel_height, width=COLUMN_INCHES if columns == 1 else 2 * COLUMN_INCHES + 0.25)
+    figure, axes = panels(
+        rows, columns, panel_height, width=COLUMN_INCHES if columns == 1 else 2 * COLUMN_INCHES + 0.25
+    )
     for spare in axes.ravel()[count:]:
         spare.set_visible(False)
     return figure, list(axes.ravel()[:count])

@@ -143,5 +143,7 @@ def training_curves(evidence: Evidence) -> Drawing:
             axis.set_xlabel("step")
             axis.set_ylabel(f"train loss, {words} rows (nats)")
     legend_above(axes[0, 0])
-    caption = f"Training without replay and with the best, at {short_tokens(tokens)} target tokens; dotted: stage 2 begins."
+    caption = (
+        f"Training without replay and with the best, at {short_tokens(tokens)} target tokens; dotted: stage 2 begins."
+    )
     return Drawing("training_curves", "Training curves", caption, figure)

@@ -184,7 +184,9 @@ def multiplier_against_replay(evidence: Evidence) -> Drawing:
         shown_band(axis, at["replay_fraction"], at, series_style(index), f"$N$ = {short_tokens(tokens)}")
     finish_multiplier_axis(axis, table)
     axis.set_xlabel("replay fraction ρ")
-    caption = f"Effective data multiplier against the replay fraction, with {100 * table['level'].iloc[0]:g} % intervals."
+    caption = (
+        f"Effective data multiplier against the replay fraction, with {100 * table['level'].iloc[0]:g} % intervals."
+    )
     return Drawing("multiplier_against_replay", "Multiplier against replay", caption, figure)
 
 
@@ -192,7 +194,10 @@ def shown_band(axis: Any, x: Any, table: pd.DataFrame, style: dict[str, Any], la
     """Multipliers with a band for their intervals; hollow where extrapolated; open intervals run out of the frame."""
     value = np.minimum(table["multiplier"].to_numpy(dtype=float), 1e6)
     axis.plot(x, value, color=style["color"], linewidth=1.2)
-    low, high = np.maximum(table["low"].to_numpy(dtype=float), 1e-6), np.minimum(table["high"].to_numpy(dtype=float), 1e6)
+    low, high = (
+        np.maximum(table["low"].to_numpy(dtype=float), 1e-6),
+        np.minimum(table["high"].to_numpy(dtype=float), 1e6),
+    )
     if len(table) > 1:
         axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
     else:
@@ -209,7 +214,9 @@ def finish_multiplier_axis(axis: Any, table: pd.DataFrame) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = table["multiplier"].replace([np.inf], np.nan).dropna()
-    bounds = pd.concat([values, table["low"][table["low"] > 0], table["high"][np.isfinite(table["high"])], pd.Series([1.0])])
+    bounds = pd.concat(
+        [values, table["low"][table["low"] > 0], table["high"][np.isfinite(table["high"])], pd.Series([1.0])]
+    )
     middle = float(values.median()) if len(values) else 1.0
     bounds = bounds[(bounds > middle / 30) & (bounds < middle * 30)]
     axis.set_yscale("log")
@@ -235,7 +242,9 @@ def data_schedules(evidence: Evidence) -> Drawing:
     if not choices:
         raise NotEnough("no target size was run with several stage-2 allocations α and several ρ")
     _, group, tokens, at = max(choices, key=lambda choice: choice[0])
-    table = at.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(ascending=False)
+    table = at.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(
+        ascending=False
+    )
     figure, axes = panels(1, 1, 0.8 + 0.34 * len(table))
     axis = axes[0, 0]
     image = axis.imshow(np.ma.masked_invalid(table.to_numpy()), cmap="cividis", aspect="auto")
@@ -258,5 +267,7 @@ def data_schedules(evidence: Evidence) -> Drawing:
         side.set_visible(False)
     axis.tick_params(length=0)
     figure.colorbar(image, ax=axis, label="target loss (nats)", pad=0.02)
-    caption = f"Target loss over data schedules at {short_tokens(tokens)} target tokens ({group.name}); framed: the best."
+    caption = (
+        f"Target loss over data schedules at {short_tokens(tokens)} target tokens ({group.name}); framed: the best."
+    )
     return Drawing("data_schedules", "Data schedules", caption, figure)

@@ -53,11 +53,15 @@ def multiplier_against_model(evidence: Evidence) -> Drawing:
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
     for index, (name, at) in enumerate(list(table.groupby("series"))[:MOST_SERIES]):
-        shown_band(axis, at.sort_values("parameters")["parameters"], at.sort_values("parameters"), series_style(index), name)
+        shown_band(
+            axis, at.sort_values("parameters")["parameters"], at.sort_values("parameters"), series_style(index), name
+        )
     token_ticks(axis, table["parameters"].tolist())
     finish_multiplier_axis(axis, table)
     axis.set_xlabel("model parameters")
-    caption = f"Effective data multiplier of the best replay at {short_tokens(tokens)} target tokens against model size."
+    caption = (
+        f"Effective data multiplier of the best replay at {short_tokens(tokens)} target tokens against model size."
+    )
     return Drawing("multiplier_against_model", "Multiplier against model size", caption, figure)
 
 
@@ -112,8 +116,9 @@ def best_replay_against_size(evidence: Evidence) -> Drawing:
     axis.set_ylabel("best replay fraction ρ*")
     if len(series) > 1:
         legend_above(axis)
-    caption = "Best replay fraction tried, and between which fractions it lies in the central part of the replicates." + (
-        " Line: the fitted law." if law is not None else ""
+    caption = (
+        "Best replay fraction tried, and between which fractions it lies in the central part of the replicates."
+        + (" Line: the fitted law." if law is not None else "")
     )
     return Drawing("best_replay_against_size", "Best replay against target size", caption, figure)
 
@@ -151,5 +156,3 @@ def multiplier_against_distance(evidence: Evidence) -> Drawing:
         axes[1, column].margins(x=0.15)
     caption = "What replay is worth, and the best fraction, against how far the target is from the generic text."
     return Drawing("multiplier_against_distance", "Related and unrelated targets", caption, figure)
-
-

@@ -57,7 +57,9 @@ def weight_decay_against_replay(evidence: Evidence) -> Drawing:
     axes[0, 0].set_ylabel("target loss (nats)")
     for axis in axes[0]:
         axis.axhline(replay["target_loss"].iloc[0], linestyle=":", color=BLACK, linewidth=0.8)
-    caption = f"Weight decay without replay against replay, at {short_tokens(tokens)} target tokens; dotted: tuned ρ = 0."
+    caption = (
+        f"Weight decay without replay against replay, at {short_tokens(tokens)} target tokens; dotted: tuned ρ = 0."
+    )
     return Drawing("weight_decay_against_replay", "Weight decay against replay", caption, figure)
 
 
