@@ -4,6 +4,7 @@ import numpy as np
 
 from analysis.multiplier import EffectiveDataMultiplier, shown_interval
 from analysis.study import Findings, GroupFindings, Headline
+from analysis.tables import best
 
 
 def shown_tokens(tokens: float) -> str:
@@ -64,7 +65,7 @@ def worth(result: EffectiveDataMultiplier) -> str:
 def _range(headline: Headline) -> str:
     low, high = headline.rho_low, headline.rho_high
     if low == high:
-        return f"of the fractions tried, {shown_share(low)} is best in nearly every resampling"
+        return f"keep ρ near {shown_share(low)}, the best of those tried in nearly every resampling"
     return f"keep ρ between {shown_share(low)} and {shown_share(high)}"
 
 
@@ -74,12 +75,12 @@ def _without_multiplier(group: GroupFindings) -> str:
     replay = table[table["replay_fraction"] > 0] if len(table) else table
     if replay.empty:
         return f"What replay is worth cannot be said: {reason}."
-    best = replay.loc[replay["selection_loss"].idxmin()]
-    change = best["target_loss"] - best["baseline_target_loss"]
+    row = best(replay)
+    change = row["target_loss"] - row["baseline_target_loss"]
     verb = "lowers" if change < 0 else "raises"
     return (
-        f"On {shown_tokens(best['target_tokens'])} target tokens, replaying {shown_share(best['replay_fraction'])} {verb} "
-        f"the target loss by {abs(change):.3f} nats; how much data that is worth cannot be said: {reason}."
+        f"On {shown_tokens(row['target_tokens'])} target tokens, replaying {shown_share(row['replay_fraction'])} "
+        f"{verb} the target loss by {abs(change):.3f} nats; how much data that is worth cannot be said: {reason}."
     )
 
 

@@ -3,6 +3,9 @@
 Shape suffixes: R replicates, n reference points, K cells (the losses that are inverted).
 """
 
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.forms import Array
 from analysis.noise import Noise
 from analysis.seeds import seed_means
+from analysis.tables import parts
 
 
 def with_losses(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, Noise | None, list[str]]:
@@ -37,7 +38,7 @@ def with_losses(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, 
     return cells.reset_index(), means.noise, warnings
 
 
-def reference_cells(cells: pd.DataFrame) -> Array:
+def reference_cells(cells: pd.DataFrame) -> NDArray[np.bool_]:
     """Mask of the reference points: ρ = 0, all of the target data in stage 2 (or as much as was tried)."""
     plain = cells["replay_fraction"] == 0
     if plain.any():
@@ -51,13 +52,13 @@ def baseline_warnings(points: pd.DataFrame) -> list[str]:
     untuned = points[points["settings"] == 1]
     if len(untuned):
         sizes = "every size" if len(untuned) == len(points) else sizes_in_words(untuned["target_tokens"])
-        epochs = untuned["target_epochs"].dropna().unique() if "target_epochs" in untuned else []
+        epochs: list[float] = list(untuned["target_epochs"].dropna().unique()) if "target_epochs" in untuned else []
         at = f" (E = {epochs[0]:g})" if len(epochs) == 1 else ""
         found.append(
             f"untuned: at {sizes} the runs without replay were made with one setting only{at}; "
             "unless it was tuned elsewhere, multipliers are too high"
         )
-    for text, at_edge in points[points["edge"] != ""].groupby("edge"):
+    for text, at_edge in parts(points[points["edge"] != ""], "edge"):
         found.append(
             f"edge: without replay at {sizes_in_words(at_edge['target_tokens'])}, {text}; "
             "a better baseline may lie beyond, and multipliers may be too high"

@@ -1,9 +1,13 @@
 """Every cell of a group against the run without replay at its target size."""
 
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.bootstrap import percentile_interval, replicate_log_tokens
 from analysis.forms import Array
@@ -15,15 +19,20 @@ CELL = ("target_tokens", "stage2_allocation", "replay_fraction")
 _MOST_REPLICATED_LOSSES = 20_000_000
 
 
-def baselines_of(cells: pd.DataFrame, reference: Array) -> dict[int, int]:
+def baselines_of(cells: pd.DataFrame, reference: NDArray[np.bool_]) -> dict[int, int]:
     """For every cell that is no reference point, the reference point at its N, where there is one."""
-    baseline_at = {tokens: i for i, tokens in cells.loc[reference, "target_tokens"].items()}
-    candidates = cells.loc[~reference, "target_tokens"]
-    return {int(i): int(baseline_at[tokens]) for i, tokens in candidates.items() if tokens in baseline_at}
+    tokens = cells["target_tokens"].to_numpy()
+    baseline_at = {tokens[i]: int(i) for i in np.flatnonzero(reference)}
+    return {int(i): baseline_at[tokens[i]] for i in np.flatnonzero(~reference) if tokens[i] in baseline_at}
 
 
 def replicates_of(
-    curve: ReferenceCurve, cells: pd.DataFrame, reference: Array, own_curve: bool, replicates: int, seed: int
+    curve: ReferenceCurve,
+    cells: pd.DataFrame,
+    reference: NDArray[np.bool_],
+    own_curve: bool,
+    replicates: int,
+    seed: int,
 ) -> tuple[Array, Array] | None:
     """ln N_eff and losses (R, K) of all cells in bootstrap replicates; None where nothing tells the noise.
 

@@ -12,7 +12,7 @@ from analysis.study import Findings
 from replay_sweeps.errors import UserError
 
 
-class NotEnough(ValueError):
+class NotEnoughError(ValueError):
     """The table cannot support a figure or a finding; the text says what it lacks."""
 
 

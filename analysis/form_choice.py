@@ -1,5 +1,8 @@
 """Which form of reference curve the points support: AICc, leave-one-out, and what to distrust about each."""
 
+# Shape suffixes in names:
+# ruff: noqa: N806
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +103,8 @@ def choose_form(candidates: list[FormFit]) -> tuple[FormFit, str]:
 def admissible(candidates: list[FormFit]) -> list[FormFit]:
     """The forms that the points do not speak against.
 
-    Falling, with as many points as parameters, AICc within 6 of the least, leave-one-out error at most 3 times the least
-    (each where it can be computed).
+    Falling, with as many points as parameters, AICc within 6 of the least, leave-one-out error at most 3 times the
+    least (each where it can be computed).
     """
     able = [fit for fit in candidates if fit.falls and fit.n_points >= PARAMETERS[fit.form]]
     least_aicc = min((fit.aicc for fit in able), default=np.inf)

@@ -11,6 +11,9 @@ which passes into the logarithm L = c − s·ln N as B → 0: where A·N^(−B) 
 parameters stay finite and mean something.
 """
 
+# Shape suffixes in names:
+# ruff: noqa: N803, N806, N815
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +77,8 @@ def box_cox(x: Array, exponent: Array) -> Array:
 def inverse_box_cox(gain: Array, exponent: Array) -> Array:
     """The x with g_B(x) = gain; +inf where gain ≥ 1/B, which no x reaches."""
     safe = np.where(exponent == 0, 1.0, exponent)
-    inside = 1.0 - safe * gain
-    reached = np.where(inside > 0, -np.log(np.where(inside > 0, inside, 1.0)) / safe, np.inf)
+    change = -safe * gain
+    reached = np.where(change > -1, -np.log1p(np.where(change > -1, change, 0.0)) / safe, np.inf)
     return np.where(exponent == 0, gain, reached)
 
 

@@ -1,11 +1,14 @@
 """Why replay helps: the shock where stage 2 begins, over-fitting through stage 2, forgetting (studies 11 to 13)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.evidence import NotEnough
+from analysis.evidence import NotEnoughError
+from analysis.tables import parts
 
 # The share of stage 2 that counts as its first steps, and over which noisy train losses are averaged.
 FIRST_SHARE = 0.1
@@ -13,13 +16,13 @@ FIRST_SHARE = 0.1
 
 def _needed(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
     if history is None or history.empty:
-        raise NotEnough("there is no history.parquet beside the run table")
+        raise NotEnoughError("there is no history.parquet beside the run table")
     missing = [column for column in ("run_id", *columns) if column not in runs]
     if missing:
-        raise NotEnough(f"the run table lacks {', '.join(missing)}")
+        raise NotEnoughError(f"the run table lacks {', '.join(missing)}")
     usable = history[history["run_id"].isin(runs["run_id"]) & np.isfinite(history["value"])]
     if usable.empty:
-        raise NotEnough("the history holds none of the analysed runs")
+        raise NotEnoughError("the history holds none of the analysed runs")
     return usable.sort_values("step", kind="stable")
 
 
@@ -30,11 +33,12 @@ def shock(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFrame:
     (within its first quarter) minus the last one before; `gradient_jump`: the largest gradient norm in the first tenth
     of stage 2 over the median in the same number of steps before (1 is no shock). NaN where the history does not say.
 
-    Raises NotEnough where no run has any of them.
+    Raises NotEnoughError where no run has any of them.
     """
     usable = _needed(runs, history, ("stage2_step", "steps"))
-    by_series = {key: series for key, series in usable.groupby(["run_id", "metric"])}
+    by_series = dict(parts(usable, ("run_id", "metric")))
     rows = []
+    run: Any
     for run in runs.itertuples():
         start, end = float(run.stage2_step), float(run.steps)
         row = {"run_id": run.run_id}
@@ -44,7 +48,7 @@ def shock(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFrame:
         rows.append(row)
     table = runs.merge(pd.DataFrame(rows), on="run_id")
     if table[["target_jump", "generic_jump", "gradient_jump"]].isna().all(axis=None):
-        raise NotEnough("no run was observed just before and a few steps after stage 2 begins")
+        raise NotEnoughError("no run was observed just before and a few steps after stage 2 begins")
     return table
 
 
@@ -72,14 +76,16 @@ def _gradient_jump(series: pd.DataFrame | None, start: float, end: float) -> flo
 def overfitting(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFrame:
     """The gap between target validation and train loss through stage 2, a row an observation.
 
-    Columns: those of `runs`, `step`, `progress` (0 where stage 2 begins, 1 at the end), `validation` and `train` (nats; train losses averaged over the tenth of stage 2
-    before the observation, or its last three), `gap` = validation − train.
+    Columns: those of `runs`, `step`, `progress` (0 where stage 2 begins, 1 at the end), `validation` and `train` (nats;
+    train losses averaged over the tenth of stage 2 before the observation, at least its last three), and `gap` =
+    validation − train.
 
-    Raises NotEnough where no run has both.
+    Raises NotEnoughError where no run has both.
     """
     usable = _needed(runs, history, ("stage2_step", "steps"))
-    by_series = {key: series for key, series in usable.groupby(["run_id", "metric"])}
+    by_series = dict(parts(usable, ("run_id", "metric")))
     rows = []
+    run: Any
     for run in runs.itertuples():
         start, end = float(run.stage2_step), float(run.steps)
         seen = by_series.get((run.run_id, "target_loss"))
@@ -94,16 +100,16 @@ def overfitting(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFram
                 progress, train_loss = (step - start) / (end - start), until[-max(3, recent) :].mean()
                 rows.append((run.run_id, step, progress, float(validation), float(train_loss)))
     if not rows:
-        raise NotEnough("no run has target train and validation losses in stage 2")
+        raise NotEnoughError("no run has target train and validation losses in stage 2")
     table = pd.DataFrame(rows, columns=["run_id", "step", "progress", "validation", "train"])
     table["gap"] = table["validation"] - table["train"]
     return runs.merge(table, on="run_id")
 
 
 def final_gap(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs with `gap` = target_loss − target_train_loss at the end, nats. Raises NotEnough where no run has both."""
+    """Runs with `gap` = target_loss − target_train_loss at the end, nats; NotEnoughError where no run has both."""
     if "target_train_loss" not in runs or runs["target_train_loss"].isna().all():
-        raise NotEnough("the run table has no target_train_loss")
+        raise NotEnoughError("the run table has no target_train_loss")
     table = runs[runs["target_train_loss"].notna()].copy()
     table["gap"] = table["target_loss"] - table["target_train_loss"]
     return table
@@ -111,9 +117,9 @@ def final_gap(runs: pd.DataFrame) -> pd.DataFrame:
 
 def forgetting(runs: pd.DataFrame, history: pd.DataFrame | None = None) -> pd.DataFrame:
     """Runs with `generic_before` (generic loss where stage 2 begins, nats; NaN without such an observation) and
-    `forgotten` = generic_loss at the end − generic_before. Raises NotEnough without generic losses."""
+    `forgotten` = generic_loss at the end − generic_before. Raises NotEnoughError without generic losses."""
     if "generic_loss" not in runs or runs["generic_loss"].isna().all():
-        raise NotEnough("the run table has no generic_loss")
+        raise NotEnoughError("the run table has no generic_loss")
     table = runs[runs["generic_loss"].notna()].copy()
     table["generic_before"] = loss_before_stage2(table, history, "generic_loss")
     table["forgotten"] = table["generic_loss"] - table["generic_before"]
@@ -134,22 +140,14 @@ def loss_before_stage2(runs: pd.DataFrame, history: pd.DataFrame | None, metric:
 def sentences(runs: pd.DataFrame, history: pd.DataFrame | None) -> list[str]:
     """One sentence for each mechanism that the runs (of one group and target size) can tell about."""
     found = []
-    try:
+    with suppress(NotEnoughError):
         jumps = shock(runs, history).groupby("replay_fraction")[["target_jump", "generic_jump", "gradient_jump"]].mean()
         found += _shock_sentences(jumps)
-    except NotEnough:
-        pass
-    try:
+    with suppress(NotEnoughError):
         gaps = final_gap(runs).groupby("replay_fraction")["gap"].mean()
-        found.append(
-            f"Over-fitting: the target's validation loss ends above its train loss by {_from_to(gaps, 'nats')}."
-        )
-    except NotEnough:
-        pass
-    try:
+        found.append(f"Over-fitting: the target's validation loss ends {_from_to(gaps, 'nats')} above its train loss.")
+    with suppress(NotEnoughError):
         found.append(_forgetting_sentence(forgetting(runs, history)))
-    except NotEnough:
-        pass
     return found
 
 

@@ -3,6 +3,9 @@
 Shape suffixes: R replicates, n points, K queries.
 """
 
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
 import numpy as np
 
 from analysis.forms import Array, FormFits

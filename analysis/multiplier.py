@@ -1,5 +1,8 @@
 """The effective data multiplier: how many times the target data a candidate's loss is worth."""
 
+# Shape suffixes in names:
+# ruff: noqa: N806
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -114,7 +117,8 @@ def finished(
 ) -> EffectiveDataMultiplier:
     """Put value, bounds, spread over forms and warnings about `losses` (candidate, baseline) around an interval."""
     tokens = [curve.effective_tokens(float(loss)) for loss in losses]
-    value = float(np.exp(min(_log_ratio(*(np.log(max(t, 1e-300)) for t in tokens)), 709.0)))
+    logs = [np.log(np.maximum(float(t), 1e-300)) for t in tokens]
+    value = float(np.exp(np.minimum(_log_ratio(logs[0], logs[1]), 709.0)))
     value = float("inf") if np.isinf(tokens[0]) and np.isfinite(tokens[1]) else value
     at_least, at_most = certain_bounds(curve, losses)
     warnings = warnings + _extrapolation_warnings(curve, losses, tokens)
@@ -123,8 +127,8 @@ def finished(
         high = np.inf
     if replicates_outside > 0.05 and not any(t.extrapolated for t in tokens):
         warnings.append(
-            f"interval_extrapolates: {100 * replicates_outside:.0f} % of the bootstrap replicates left the reference points: "
-            "the interval rests in part on extrapolation"
+            f"interval_extrapolates: {100 * replicates_outside:.0f} % of the bootstrap replicates left the reference "
+            "points: the interval rests in part on extrapolation"
         )
     if np.isinf(high) and low > 0:
         warnings.append("one_sided: the interval has no upper end")

@@ -3,20 +3,24 @@
 Shape suffixes: R replicates, S fractions, M optima.
 """
 
+# Shape suffixes in names:
+# ruff: noqa: N803, N806, N815
+
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.forms import Array
+from analysis.tables import best, parts
 
 
 @dataclass(frozen=True)
 class Optimum:
     """The best replay fraction at one (N, α).
 
-    `best_replay`, chosen on the selection loss among those tried; (`low`, `high`), between which the best one tried lies
-    in the central part of the replicates (all that was tried where there is no estimate of noise); `loss` in nats;
+    `best_replay`, chosen on the selection loss among those tried; (`low`, `high`), between which the best one tried
+    lies in the central part of the replicates (all that was tried where there is no estimate of noise); `loss` in nats;
     `smooth`, the vertex of the parabola through the best and its neighbours in −ln(1 − ρ); `smooth_R`, the same in
     each replicate; `edge`, whether the best is the largest tried.
     """
@@ -35,12 +39,12 @@ class Optimum:
 def replay_optima(cells: pd.DataFrame, losses_RK: Array | None, level: float) -> list[Optimum]:
     """Optima of every (N, α) with two or more fractions; `losses_RK`, replicates of the cells' losses (nats)."""
     optima = []
-    for key, at in cells.groupby(["target_tokens", "stage2_allocation"]):
+    for (tokens, allocation), at in parts(cells, ("target_tokens", "stage2_allocation")):
         if len(at) < 2:
             continue
         at = at.sort_values("replay_fraction")
         rho_S = at["replay_fraction"].to_numpy()
-        best = at.loc[at["selection_loss"].idxmin()]
+        chosen = best(at)
         low, high = float(rho_S[0]), float(rho_S[-1])
         smooth_R: Array = np.zeros(0)
         if losses_RK is not None:
@@ -49,19 +53,20 @@ def replay_optima(cells: pd.DataFrame, losses_RK: Array | None, level: float) ->
             tail = (1 - level) / 2
             low, high = (float(v) for v in np.quantile(winners_R, [tail, 1 - tail], method="inverted_cdf"))
             smooth_R = smooth_optimum(rho_S, losses_RS)
-        best_replay = float(best["replay_fraction"])
+        best_replay = float(chosen["replay_fraction"])
         smooth = smooth_optimum(rho_S, at["target_loss"].to_numpy()[None])[0]
         optima.append(
             Optimum(
-                *map(float, key),
-                best_replay,
-                low,
-                high,
-                float(best["target_loss"]),
-                float(smooth),
-                smooth_R,
-                best_replay == rho_S[-1],
-            )  # fmt: skip
+                target_tokens=float(tokens),
+                stage2_allocation=float(allocation),
+                best_replay=best_replay,
+                low=low,
+                high=high,
+                loss=float(chosen["target_loss"]),
+                smooth=float(smooth),
+                smooth_R=smooth_R,
+                edge=best_replay == rho_S[-1],
+            )
         )
     return optima
 

@@ -128,7 +128,7 @@ def published_drawings() -> list[Drawing]:
             "Basque at 8B",
             base,
             f"Zero-shot XCOPA-eu accuracy against ρ; {lines}; dashed: the base model.",
-        ),  # fmt: skip
+        ),
     ]
 
 

@@ -1,5 +1,8 @@
 """The reference curve: the loss that N unique target tokens buy without replay, and its inverse."""
 
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -273,16 +276,16 @@ def _distinct_points(tokens: Array, losses: Array, counts: Array) -> tuple[Array
     """Mean loss at each distinct size; beyond 64 sizes, neighbours in log N are averaged."""
     order = np.lexsort((counts, losses, tokens))
     tokens, losses, counts = tokens[order], losses[order], counts[order]
-    sizes, group = np.unique(tokens, return_inverse=True)
+    log_tokens = np.log(tokens)
+    steps, group = np.unique(tokens, return_inverse=True)
     found = []
-    if len(sizes) > MOST_DISTINCT_SIZES:
-        edges = np.linspace(np.log(sizes[0]), np.log(sizes[-1]), MOST_DISTINCT_SIZES + 1)
-        group = np.unique(np.clip(np.searchsorted(edges, np.log(tokens), "right") - 1, 0, MOST_DISTINCT_SIZES - 1),
-                          return_inverse=True)[1]  # fmt: skip
-        found.append(f"binned: {len(sizes)} target sizes were averaged in {group.max() + 1} steps of log N")
-    total = np.bincount(group, weights=counts)
+    if len(steps) > MOST_DISTINCT_SIZES:
+        edges = np.linspace(log_tokens[0], log_tokens[-1], MOST_DISTINCT_SIZES + 1)[1:-1]
+        group = np.unique(np.searchsorted(edges, log_tokens, "right"), return_inverse=True)[1]
+        found.append(f"binned: {len(steps)} target sizes were averaged in {group.max() + 1} steps of log N")
+    total = np.bincount(group, weights=counts).astype(float)
     mean_loss = np.bincount(group, weights=counts * losses) / total
-    mean_tokens = sizes if not found else np.exp(np.bincount(group, weights=counts * np.log(tokens)) / total)
+    mean_tokens = np.exp(np.bincount(group, weights=counts * log_tokens) / total) if found else steps.astype(float)
     return mean_tokens, mean_loss, total, found
 
 

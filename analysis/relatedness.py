@@ -1,9 +1,12 @@
 """Does replay help where target and generic text are unrelated? Distance against multiplier and best ρ (study 14)."""
 
+# Shape suffixes in names:
+# ruff: noqa: N803
+
 import numpy as np
 import pandas as pd
 
-from analysis.evidence import Evidence, NotEnough
+from analysis.evidence import Evidence, NotEnoughError
 from analysis.forms import Array
 from analysis.mechanisms import loss_before_stage2
 
@@ -32,7 +35,7 @@ def relatedness(evidence: Evidence) -> pd.DataFrame:
     (target loss where stage 2 begins, ρ = 0, nats), multiplier, low, high, extrapolated, best_replay, rho_low,
     rho_high.
 
-    Raises NotEnough where fewer than two targets have a multiplier and a distance.
+    Raises NotEnoughError where fewer than two targets have a multiplier and a distance.
     """
     divergence = {
         str(s.get("name")): s.get("token_frequency_divergence")
@@ -65,7 +68,9 @@ def relatedness(evidence: Evidence) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     if table.empty or table["target"].nunique() < 2:
-        raise NotEnough("fewer than two targets have a multiplier")
+        raise NotEnoughError("fewer than two targets have a multiplier")
     if table[["divergence", "stage1_loss"]].isna().all(axis=None):
-        raise NotEnough("study.json names no token_frequency_divergence and no run was observed where stage 2 begins")
+        raise NotEnoughError(
+            "study.json names no token_frequency_divergence and no run was observed where stage 2 begins"
+        )
     return table

@@ -18,6 +18,7 @@ from analysis.form_choice import FORMULAS
 from analysis.mechanisms import sentences
 from analysis.multiplier import shown_interval, shown_multiplier
 from analysis.study import Findings, GroupFindings
+from analysis.tables import rows as table_rows
 from replay_sweeps.files import write_atomically
 
 MOST_ROWS = 200
@@ -89,10 +90,10 @@ def _group_tables(group: GroupFindings, named: bool) -> list[Table]:
     if len(group.results):
         columns = ["N", "ρ", "α", "target loss", "ρ = 0", "generic loss", "worth", "interval", "runs", "chosen"]
         shown = group.multipliers.head(MOST_ROWS)
-        rows = [_multiplier_row(row, group.results[int(cell)]) for cell, row in shown.iterrows()]
+        rows = [_multiplier_row(row, group.results[int(cell)]) for cell, row in table_rows(shown)]
         tables.append(Table(f"Multipliers{suffix}", columns, rows, _cut(len(group.multipliers))))
     shown = group.cells.head(MOST_ROWS)
-    rows = [_cell_row(row) for _, row in shown.iterrows()]
+    rows = [_cell_row(row) for _, row in table_rows(shown)]
     columns = ["N", "ρ", "α", "target loss", "generic loss", "settings tried", "chosen", "runs"]
     tables.append(Table(f"Tuned cells{suffix}", columns, rows, _cut(len(group.cells))))
     if group.curve is not None:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.forms import Array
 from analysis.noise import Noise
 
 MOST_SEEDS = 1000
+
+Codes = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def seed_means(group: Any, seed: Any, loss: Array) -> SeedMeans:
     return SeedMeans(plain if balanced else means, counts, noise, not balanced, True)
 
 
-def _seed_effects(g: Array, s: Array, loss: Array, counts: Array, plain: Array, n_seeds: int) -> Array:
+def _seed_effects(g: Codes, s: Codes, loss: Array, counts: Array, plain: Array, n_seeds: int) -> Array:
     """Least-squares effects of the seeds, groups eliminated; weighted by their runs they sum to zero."""
     table = np.bincount(g * n_seeds + s, minlength=len(counts) * n_seeds).reshape(len(counts), n_seeds)
     runs = table.sum(axis=0).astype(float)
@@ -62,7 +65,7 @@ def _noise(left: Array, dof: int) -> Noise | None:
     return Noise(float(np.sqrt((left**2).sum() / dof)), int(dof), "repeated runs")
 
 
-def _connected(g: Array, s: Array, n_groups: int, n_seeds: int) -> bool:
+def _connected(g: Codes, s: Codes, n_groups: int, n_seeds: int) -> bool:
     """Whether the graph of groups and seeds, an edge a run, hangs together."""
     label = np.arange(n_groups + n_seeds)
     while True:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,10 @@ import pandas as pd
 class Truth:
     """The law that made-up losses follow.
 
-    L = `floor` + `scale`·(N·m/10⁴)^(−`exponent`) + `tuning`·(ln E/E*)², nats, with E* = `best_epochs` and the multiplier
-    m(ρ, α) = 1 + (`gain` − 1)·h(ρ)·(1 + 0.3·(1 − α)), where h rises from 0 at ρ = 0 to 1 at `best_replay` and falls
-    beyond. `seed_effect` shifts all runs of a seed, `noise` each run, `evaluation_noise` each half of the validation
-    set (standard deviations, nats).
+    L = `floor` + `scale`·(N·m/10⁴)^(−`exponent`) + `tuning`·(ln E/E*)², nats, with E* = `best_epochs` and the
+    multiplier m(ρ, α) = 1 + (`gain` − 1)·h(ρ)·(1 + 0.3·(1 − α)), where h rises from 0 at ρ = 0 to 1 at `best_replay`
+    and falls beyond. `seed_effect` shifts all runs of a seed, `noise` each run, `evaluation_noise` each half of the
+    validation set (standard deviations, nats).
     """
 
     floor: float = 3.0
@@ -52,7 +53,7 @@ def simulate_runs(
     allocations: Sequence[float] = (1.0,),
     seeds: int = 2,
     seed: int = 0,
-    **columns: object,
+    **columns: Any,
 ) -> pd.DataFrame:
     """A run table of the grid; `replay_tokens`, the sizes at which ρ > 0 is run (default: all); `columns` are set as
     given (target="maths", parameters=1e6, …)."""
@@ -81,7 +82,7 @@ def simulate_runs(
 def _with_rest(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 1])
     rho, epochs = table["replay_fraction"], table["target_epochs"]
-    defaults = {
+    defaults: dict[str, Any] = {
         "study": "made_up", "status": "done", "reason": "", "mode": "mid_train", "model": "1m", "parameters": 1e6,
         "target": "maths", "generic": "prose", "total_tokens": 1_048_576.0, "lr_schedule": "wsd-0.1",
         "stage1_lr": 3e-3, "stage2_lr": 3e-3, "weight_decay": 0.1, "init_seed": 0, "steps": 1000,
@@ -100,6 +101,7 @@ def simulate_history(runs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """A history for made-up runs: train losses, gradient norm, and observations around the start of stage 2."""
     rng = np.random.default_rng([seed, 2])
     parts = []
+    run: Any
     for run in runs.itertuples():
         start, end, rho = float(run.stage2_step), float(run.steps), float(run.replay_fraction)
         steps = np.arange(10, int(end) + 1, 10)

@@ -1,5 +1,8 @@
 """A study's run table → its findings: tuned cells, a reference curve for each group, multipliers with intervals."""
 
+# Shape suffixes in names:
+# ruff: noqa: N806
+
 from dataclasses import dataclass, field, replace
 from typing import Any
 

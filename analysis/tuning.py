@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
         if axis not in done:
             done[axis] = 1.0 if axis == "stage2_allocation" else np.nan if axis == "total_tokens" else ""
     done["stage2_allocation"] = done["stage2_allocation"].fillna(1.0)
-    done["generic_loss"] = done["generic_loss"] if "generic_loss" in done else np.nan
+    done["generic_loss"] = done.get("generic_loss", np.nan)
     # Where training starts from a given model, T follows from N, E and ρ: it is no axis.
     done.loc[done["mode"] == "from_pretrained", "total_tokens"] = np.nan
     done["seeds"] = seed_labels(done)
@@ -102,7 +103,7 @@ def _setting_means(done: pd.DataFrame, column: str) -> "pd.Series[float]":
 
 def _edges(done: pd.DataFrame, cells: pd.DataFrame, nuisance: Sequence[str]) -> "pd.Series[str]":
     """For each cell, the numeric settings whose best value is the smallest or largest of several that were tried."""
-    words = pd.Series("", index=cells.index, dtype="object")
+    words: dict[Any, str] = dict.fromkeys(cells.index, "")
     for column in nuisance:
         if not pd.api.types.is_numeric_dtype(done[column]):
             continue
@@ -111,6 +112,7 @@ def _edges(done: pd.DataFrame, cells: pd.DataFrame, nuisance: Sequence[str]) -> 
         at_low = several & (cells[column] == tried["min"]) & (cells[column] != NATURAL_ENDS.get(column, np.nan))
         at_high = several & (cells[column] == tried["max"])
         for at, side in ((at_low, "smallest"), (at_high, "largest")):
-            text = [f"{column} {value:g} is the {side} tried" for value in cells.loc[at, column]]
-            words[at] = [f"{old}; {new}" if old else new for old, new in zip(words[at], text, strict=True)]
-    return words
+            for cell in cells.index[at]:
+                text = f"{column} {cells.at[cell, column]:g} is the {side} tried"
+                words[cell] = f"{words[cell]}; {text}" if words[cell] else text
+    return pd.Series(words, dtype="object")

@@ -86,8 +86,7 @@ def main() -> None:
             theirs = timed(lambda losses=losses, start=start: loop(losses, start), options.repeats)
             curves.append({"noise": noise, "start": name, "ours": ours, "curve_fit": theirs})
         curves[-1]["agreement"] = agreement(losses[:2000])
-    grid = simulate_runs(replay_tokens=(4096, 8192, 16384, 32768), epochs=(4, 8, 16), replay_fractions=(0, 0.5, 0.75, 0.875),
-                         seeds=4)  # fmt: skip
+    grid = simulate_runs(replay_tokens=(4096, 8192, 16384, 32768), replay_fractions=(0, 0.5, 0.75, 0.875), seeds=4)
     runs = checked_runs(grid.iloc[:200], "made up")
     study = timed(lambda: analyse(runs, Settings(replicates=options.replicates)), options.repeats)
     found = {**environment(), **vars(options), "curves": curves, "study": {"runs": len(runs), **study}}
@@ -103,10 +102,11 @@ def markdown(found: dict[str, Any]) -> str:
         for c in found["curves"]
     ]
     checks = [
-        f"- Noise {c['noise']:g} nats, {a['replicates']:,} replicates: `curve_fit` gave up on {a['curve_fit_raised']} and "
-        f"went to a rising curve or an exponent above 4 (which we do not admit) on {a['curve_fit_rising_or_beyond_bound']}; "
-        f"of the others, the sums of squares agree on {a['same_optimum']:,} (largest relative gap "
-        f"{a['largest_relative_gap_of_rss']:.1e}, largest gap of a fitted loss {a['largest_gap_of_fitted_loss']:.1e} nats); "
+        f"- Noise {c['noise']:g} nats, {a['replicates']:,} replicates: `curve_fit` gave up on {a['curve_fit_raised']} "
+        f"and went to a rising curve or an exponent above 4, which we do not admit, on "
+        f"{a['curve_fit_rising_or_beyond_bound']}; of the others, the sums of squares agree on {a['same_optimum']:,} "
+        f"(largest relative gap {a['largest_relative_gap_of_rss']:.1e}, largest gap of a fitted loss "
+        f"{a['largest_gap_of_fitted_loss']:.1e} nats); "
         f"ours is lower on {a['ours_lower']}, theirs on {a['theirs_lower']}."
         for c in found["curves"]
         if (a := c.get("agreement"))
@@ -129,8 +129,8 @@ def markdown(found: dict[str, Any]) -> str:
 
 ## A whole study
 
-{study["runs"]} runs analysed with {found["replicates"]:,} replicates (tuning, curve, all multipliers with intervals, best
-replay fractions): {study["median"]:.2f} s ({study["least"]:.2f}–{study["greatest"]:.2f}).
+{study["runs"]} runs analysed with {found["replicates"]:,} replicates (tuning, curve, all multipliers with
+intervals, best replay fractions): {study["median"]:.2f} s ({study["least"]:.2f}–{study["greatest"]:.2f}).
 """
 
 

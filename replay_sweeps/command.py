@@ -1,5 +1,6 @@
 """Reading a command line: every unknown group, choice and setting is found before Hydra stops at the first one."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,11 @@ class Command:
     fixed: tuple[str, ...]  # overrides in Hydra's syntax, as composed
     values: dict[str, Any]  # of the fixed settings
     swept: dict[str, list[Any]]
-    arguments: tuple[str, ...]  # as given
+    arguments: tuple[str, ...]  # all of them, as Hydra takes them
+
+    def __str__(self) -> str:
+        """The command as a user would type it."""
+        return shlex.join(["replay-sweep", *(argument.removeprefix("++") for argument in self.arguments)])
 
 
 def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -> Command:
@@ -59,6 +64,7 @@ def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -
     parser = OverridesParser.create(config_loader=loader)
     problems: list[str] = []
     fixed: dict[str, str] = {}
+    given: dict[str, str] = {}
     values: dict[str, Any] = {}
     swept: dict[str, list[Any]] = {}
     for argument in arguments:
@@ -70,11 +76,13 @@ def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -
             if problem:
                 problems.append(f"{argument} (command line): {problem}")
                 continue
-            fixed.pop(name, None), values.pop(name, None), swept.pop(name, None)
+            for earlier in (fixed, given, values, swept):
+                earlier.pop(name, None)
+            given[name] = argument
             if override.is_sweep_override():
                 swept[name] = _plain(list(override.sweep_iterator()))
             else:
-                fixed[name] = _composable(override, argument)
+                fixed[name] = given[name] = _composable(override, argument)
                 values[name] = _plain(override.value())
             problems += [
                 f"{argument} (command line): {problem}"
@@ -86,7 +94,7 @@ def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -
             problems.append(f"{argument} (command line): cannot be read as key=value: {reason}")
     if problems:
         raise UserError(*problems)
-    return Command(tuple(fixed.values()), values, swept, tuple(arguments))
+    return Command(tuple(fixed.values()), values, swept, tuple(given.values()))
 
 
 def _name(override: Override) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from replay_sweeps import __version__
-from replay_sweeps.command import GROUPS, choices, config_folder, read_command
+from replay_sweeps.command import GROUPS, Command, choices, config_folder, read_command
 from replay_sweeps.errors import UserError
 from replay_sweeps.study import Study, hydra_loader, resolve_study
 
@@ -62,11 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         with hydra_loader() as loader:
-            study = resolve_study(read_command(given, loader), loader)
+            command = read_command(given, loader)
+            study = resolve_study(command, loader)
         wanted = study.runs[0].plan
         if wanted != "false":
             return _plan(study, wanted)
-        _run(given)
+        _run(command)
     except UserError as error:
         for problem in error.problems:
             print(f"replay-sweep: {problem}", file=sys.stderr)
@@ -83,13 +84,13 @@ def _plan(study: Study, wanted: str) -> int:
     return 0
 
 
-def _run(given: Sequence[str]) -> None:
+def _run(command: Command) -> None:
     """Hand the command to Hydra, whose sweeper starts the workers."""
     from replay_sweeps.training.callbacks import Interrupted
 
     before = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that our errors arrive here as they are
-    sys.argv = ["replay-sweep", "--multirun", *(item for item in given if item not in ("-m", "--multirun"))]
+    sys.argv = ["replay-sweep", "--multirun", *command.arguments]
     try:
         hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_task)()
     except (Interrupted, KeyboardInterrupt):

@@ -51,7 +51,7 @@ def hydra_loader() -> Iterator[ConfigLoader]:
         yield GlobalHydra.instance().config_loader()
 
 
-def resolve_study(command: Command, loader: ConfigLoader, prog: str = "replay-sweep") -> Study:
+def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     """Compose the configuration of every run of the command's grid, and check all of it.
 
     Raises UserError with one line for each problem; nothing is written.
@@ -85,7 +85,7 @@ def resolve_study(command: Command, loader: ConfigLoader, prog: str = "replay-sw
         runs=tuple(runs),
         axes=tuple(axes),
         altered=tuple(composer.altered()),
-        command=" ".join([prog, *command.arguments]),
+        command=str(command),
         output=output,
         store=store,
         analyze=first.study.analyze,

@@ -1,6 +1,6 @@
 """The figures of a report, in its order; each is a function of the evidence, or says what the table lacks for it."""
 
-from analysis.evidence import Evidence, NotEnough
+from analysis.evidence import Evidence, NotEnoughError
 from analysis.figures import mechanisms, question, scaling, settings
 from analysis.figures.canvas import Drawing
 
@@ -30,6 +30,6 @@ def draw_all(evidence: Evidence) -> tuple[list[Drawing], list[tuple[str, str]]]:
     for draw in DRAWERS:
         try:
             drawn.append(draw(evidence))
-        except NotEnough as reason:
+        except NotEnoughError as reason:
             left_out.append((draw.__name__.replace("_", " "), str(reason)))
     return drawn, left_out

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import mechanisms as why
-from analysis.evidence import Evidence, NotEnough
+from analysis.evidence import Evidence, NotEnoughError
 from analysis.figures.canvas import BLACK, Drawing, drawer, legend_above, panels, series_style, short_tokens
 from analysis.figures.question import MOST_SERIES
 from analysis.study import Findings
+from analysis.tables import parts
 
 
 def headline_runs(findings: Findings, tuned: bool = True) -> tuple[pd.DataFrame, float]:
@@ -17,7 +18,10 @@ def headline_runs(findings: Findings, tuned: bool = True) -> tuple[pd.DataFrame,
     group = findings.groups[0]
     if group.headline is None:
         sizes = group.cells.groupby("target_tokens")["replay_fraction"].nunique()
-        tokens, allocation = float(sizes.idxmax()), float(group.cells["stage2_allocation"].max())
+        tokens, allocation = (
+            float(sizes.index[int(sizes.to_numpy().argmax())]),
+            float(group.cells["stage2_allocation"].max()),
+        )
     else:
         row = group.headline.row
         tokens, allocation = float(row["target_tokens"]), float(row["stage2_allocation"])
@@ -65,26 +69,26 @@ def _mean_and_runs(axis: Any, table: pd.DataFrame, column: str, style: dict[str,
 def overfitting(evidence: Evidence) -> Drawing:
     """The gap of validation and train loss on the target: through stage 2 (where observed) and at the end against E."""
     runs, tokens = headline_runs(evidence.findings, tuned=False)
-    parts = []
+    shown = []
     try:
         through = why.overfitting(headline_runs(evidence.findings)[0], evidence.history)
         if through.groupby("run_id")["step"].nunique().max() > 1:
-            parts.append(("through", through))
-    except NotEnough:
+            shown.append(("through", through))
+    except NotEnoughError:
         pass
     final = why.final_gap(runs)
     if "target_epochs" in final and final["target_epochs"].nunique() > 1:
-        parts.append(("epochs", final))
+        shown.append(("epochs", final))
     else:
-        parts.append(("end", final))
-    figure, axes = panels(1, len(parts), 2.2, width=6.75 if len(parts) > 1 else 3.25)
-    for axis, (kind, table) in zip(axes[0], parts, strict=True):
+        shown.append(("end", final))
+    figure, axes = panels(1, len(shown), 2.2, width=6.75 if len(shown) > 1 else 3.25)
+    for axis, (kind, table) in zip(axes[0], shown, strict=True):
         if kind == "end":
             _mean_and_runs(axis, table, "gap", series_style(0))
             axis.set_xlabel("replay fraction ρ")
         else:
             x = "progress" if kind == "through" else "target_epochs"
-            for index, (rho, at) in enumerate(list(table.groupby("replay_fraction"))[:MOST_SERIES]):
+            for index, (rho, at) in enumerate(parts(table, "replay_fraction")[:MOST_SERIES]):
                 mean = at.groupby(x)["gap"].mean()
                 axis.plot(mean.index, mean, **series_style(index), label=f"ρ = {rho:.3g}")
             axis.set_xlabel("share of stage 2" if kind == "through" else "epochs over the target data $E$")
@@ -121,7 +125,7 @@ def training_curves(evidence: Evidence) -> Drawing:
     runs, tokens = headline_runs(evidence.findings)
     history = evidence.history
     if history is None or not {"run_id", "stage2_step"} <= set(runs.columns):
-        raise NotEnough("there is no history beside the run table, or the table has no run_id and stage2_step")
+        raise NotEnoughError("there is no history beside the run table, or the table has no run_id and stage2_step")
     cells = evidence.findings.groups[0].cells.set_index("cell")
     rho = cells.loc[runs["cell"].unique()].sort_values("selection_loss")["replay_fraction"]
     chosen = [0.0, *[r for r in rho if r > 0][:1]]
@@ -130,7 +134,7 @@ def training_curves(evidence: Evidence) -> Drawing:
     known = history[history["run_id"].isin([run["run_id"] for _, run in picked])]
     known = known[known["metric"].isin([m for m, _ in metrics]) & np.isfinite(known["value"])]
     if known.empty:
-        raise NotEnough("the history has no train losses of the runs")
+        raise NotEnoughError("the history has no train losses of the runs")
     figure, axes = panels(1, 2, 2.2, width=6.75)
     for index, (r, run) in enumerate(picked):
         style = series_style(index)

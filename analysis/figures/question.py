@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison import best_replay_cells
-from analysis.evidence import Evidence, NotEnough
+from analysis.evidence import Evidence, NotEnoughError
 from analysis.figures.canvas import (
     BLACK,
     VERMILION,
@@ -22,6 +22,7 @@ from analysis.figures.canvas import (
 from analysis.multiplier import EffectiveDataMultiplier
 from analysis.reference_curve import ReferenceCurve
 from analysis.study import GroupFindings
+from analysis.tables import best, parts, rows
 
 MOST_SERIES = 7
 MOST_PANELS = 6
@@ -29,18 +30,18 @@ MOST_PANELS = 6
 
 @drawer
 def reference_curve(evidence: Evidence) -> Drawing:
-    """Reference curve, the best candidate at each N, and the horizontal arrow that is its multiplier; panels a group."""
+    """Reference curve, the best candidate at each N, and the arrow that is its multiplier; a panel a group."""
     groups = [group for group in evidence.findings.groups if group.curve is not None][:MOST_PANELS]
     if not groups:
         reasons = dict.fromkeys(group.reason for group in evidence.findings.groups)
-        raise NotEnough("no group has a reference curve: " + "; ".join(reasons))
+        raise NotEnoughError("no group has a reference curve: " + "; ".join(reasons))
     figure, axes = panel_grid(len(groups), 2.4)
     for group, name, axis in zip(groups, distinct_names(groups), axes, strict=True):
         assert group.curve is not None
-        best = best_replay_cells(group.multipliers)
+        chosen = best_replay_cells(group.multipliers)
         arrows = [
             (row["target_tokens"], row["target_loss"], row["effective_tokens"], _short(group.results[int(i)]))
-            for i, row in best.iterrows()
+            for i, row in rows(chosen)
         ]
         draw_curve(axis, group.curve, [arrow[0] for arrow in arrows])
         for arrow in arrows:
@@ -123,7 +124,7 @@ def loss_against_replay(evidence: Evidence) -> Drawing:
     """Target loss (left) and generic loss (right) against ρ, a line a target size, a row of panels a group."""
     groups = [group for group in evidence.findings.groups if replay_series(group)][:MOST_PANELS]
     if not groups:
-        raise NotEnough("no target size was run with two or more replay fractions")
+        raise NotEnoughError("no target size was run with two or more replay fractions")
     generic = any(np.isfinite(group.cells["generic_loss"]).any() for group in groups)
     figure, axes = panels(len(groups), 2 if generic else 1, 2.1, width=6.75 if generic else 3.25)
     for group, name, row in zip(groups, distinct_names(groups), axes, strict=True):
@@ -153,8 +154,8 @@ def _loss_line(axis: Any, at: pd.DataFrame, style: dict[str, Any], label: str) -
     baseline = at.loc[rho == 0, "target_loss"]
     if len(baseline):
         axis.axhline(baseline.iloc[0], linestyle=":", color=style["color"], linewidth=0.9)
-    best = at.loc[at["selection_loss"].idxmin()]
-    axis.plot([best["replay_fraction"]], [best["target_loss"]], "*", color=style["color"], markersize=10)
+    chosen = best(at)
+    axis.plot([chosen["replay_fraction"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
 
 
 def replay_series(group: GroupFindings) -> list[tuple[float, pd.DataFrame]]:
@@ -162,7 +163,7 @@ def replay_series(group: GroupFindings) -> list[tuple[float, pd.DataFrame]]:
     cells = group.cells[group.cells["stage2_allocation"] == group.cells["stage2_allocation"].max()]
     return [
         (float(tokens), at.sort_values("replay_fraction"))
-        for tokens, at in cells.groupby("target_tokens")
+        for tokens, at in parts(cells, "target_tokens")
         if at["replay_fraction"].nunique() > 1
     ]
 
@@ -173,13 +174,13 @@ def multiplier_against_replay(evidence: Evidence) -> Drawing:
     group = evidence.findings.groups[0]
     table = group.multipliers
     if group.headline is None:
-        raise NotEnough(group.reason or "no run with replay has a run without replay at the same target size")
+        raise NotEnoughError(group.reason or "no run with replay has a run without replay at the same target size")
     table = table[(table["stage2_allocation"] == table["stage2_allocation"].max()) & (table["replay_fraction"] > 0)]
     if table["replay_fraction"].nunique() < 2:
-        raise NotEnough("replay was run with one fraction only")
+        raise NotEnoughError("replay was run with one fraction only")
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
-    for index, (tokens, at) in enumerate(list(table.groupby("target_tokens"))[:MOST_SERIES]):
+    for index, (tokens, at) in enumerate(parts(table, "target_tokens")[:MOST_SERIES]):
         at = at.sort_values("replay_fraction")
         shown_band(axis, at["replay_fraction"], at, series_style(index), f"$N$ = {short_tokens(tokens)}")
     finish_multiplier_axis(axis, table)
@@ -236,11 +237,11 @@ def data_schedules(evidence: Evidence) -> Drawing:
     choices = [
         (len(at), group, float(tokens), at)
         for group in evidence.findings.groups
-        for tokens, at in group.cells.groupby("target_tokens")
+        for tokens, at in parts(group.cells, "target_tokens")
         if at["stage2_allocation"].nunique() > 1 and at["replay_fraction"].nunique() > 1
     ]
     if not choices:
-        raise NotEnough("no target size was run with several stage-2 allocations α and several ρ")
+        raise NotEnoughError("no target size was run with several stage-2 allocations α and several ρ")
     _, group, tokens, at = max(choices, key=lambda choice: choice[0])
     table = at.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(
         ascending=False
@@ -253,11 +254,14 @@ def data_schedules(evidence: Evidence) -> Drawing:
         if np.isfinite(value):
             colour = "white" if value < middle else "black"
             axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=6.5)
-    best = at.loc[at["selection_loss"].idxmin()]
-    place = (table.columns.get_loc(best["replay_fraction"]), table.index.get_loc(best["stage2_allocation"]))
+    chosen = best(at)
+    column, row = (
+        list(table.columns).index(chosen["replay_fraction"]),
+        list(table.index).index(chosen["stage2_allocation"]),
+    )
     from matplotlib.patches import Rectangle
 
-    frame = Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
+    frame = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
     axis.add_patch(frame)
     axis.set_xticks(range(len(table.columns)), [f"{value:.3g}" for value in table.columns])
     axis.set_yticks(range(len(table)), [f"{value:.3g}" for value in table.index])

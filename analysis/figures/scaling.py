@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison import best_replay_cells
-from analysis.evidence import Evidence, NotEnough
+from analysis.evidence import Evidence, NotEnoughError
 from analysis.figures.canvas import Drawing, drawer, legend_above, panels, series_style, short_tokens, token_ticks
 from analysis.figures.question import MOST_SERIES, distinct_names, finish_multiplier_axis, shown_band
 from analysis.optimum import OptimumLaw, fit_optimum_law
 from analysis.relatedness import relatedness
 from analysis.study import Findings, GroupFindings
+from analysis.tables import parts
 
 
 def _compared_groups(findings: Findings) -> list[GroupFindings]:
@@ -22,7 +23,7 @@ def multiplier_against_size(evidence: Evidence) -> Drawing:
     tables = [(group, best_replay_cells(group.multipliers)) for group in _compared_groups(evidence.findings)]
     tables = [(group, table) for group, table in tables if len(table) > 1][:MOST_SERIES]
     if not tables:
-        raise NotEnough("replay was compared at one target size only")
+        raise NotEnoughError("replay was compared at one target size only")
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
     names = distinct_names([group for group, _ in tables])
@@ -47,12 +48,12 @@ def multiplier_against_model(evidence: Evidence) -> Drawing:
     table = pd.concat(rows) if rows else pd.DataFrame(columns=["target_tokens", "parameters"])
     models = table.groupby("target_tokens")["parameters"].nunique() if len(table) else pd.Series(dtype=float)
     if models.empty or models.max() < 2:
-        raise NotEnough("replay was compared with one model size only")
-    tokens = models.idxmax()
+        raise NotEnoughError("replay was compared with one model size only")
+    tokens = float(models.index[int(models.to_numpy().argmax())])
     table = table[table["target_tokens"] == tokens]
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
-    for index, (name, at) in enumerate(list(table.groupby("series"))[:MOST_SERIES]):
+    for index, (name, at) in enumerate(parts(table.sort_values("parameters"), "series")[:MOST_SERIES]):
         shown_band(
             axis, at.sort_values("parameters")["parameters"], at.sort_values("parameters"), series_style(index), name
         )
@@ -91,7 +92,7 @@ def best_replay_against_size(evidence: Evidence) -> Drawing:
     ]
     series = [(group, optima) for group, optima in series if len(optima) > 1][:MOST_SERIES]
     if not series:
-        raise NotEnough("several ρ were run at one target size only")
+        raise NotEnoughError("several ρ were run at one target size only")
     try:
         law = optimum_law(findings)
     except ValueError:
@@ -136,7 +137,7 @@ def multiplier_against_distance(evidence: Evidence) -> Drawing:
         if table[column].notna().sum() > 1
     ]
     if not columns:
-        raise NotEnough("fewer than two targets have a distance to the generic text")
+        raise NotEnoughError("fewer than two targets have a distance to the generic text")
     figure, axes = panels(2, len(columns), 2.0, width=3.25 * len(columns), sharex="col")
     for column, (name, words) in enumerate(columns):
         at = table[table[name].notna()]

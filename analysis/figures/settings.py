@@ -6,19 +6,20 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import with_losses
-from analysis.evidence import Evidence, NotEnough
+from analysis.evidence import Evidence, NotEnoughError
 from analysis.figures.canvas import BLACK, Drawing, drawer, legend_above, panels, series_style, short_tokens
 from analysis.figures.question import MOST_SERIES
 from analysis.study import GROUP, Findings
+from analysis.tables import best, parts
 from analysis.tuning import tuned_runs
 
 
 def _cells_by(findings: Findings, column: str) -> tuple[pd.DataFrame, float]:
     """Cells of the headline's group and target size with a nuisance `column` as an axis, and that size."""
     if column not in findings.done or findings.done[column].nunique() < 2:
-        raise NotEnough(f"{column} was not varied")
+        raise NotEnoughError(f"{column} was not varied")
     if column in findings.settings.axes:
-        raise NotEnough(f"{column} is an axis of this analysis already")
+        raise NotEnoughError(f"{column} is an axis of this analysis already")
     group = findings.groups[0]
     done = findings.done
     for key in GROUP:
@@ -26,8 +27,8 @@ def _cells_by(findings: Findings, column: str) -> tuple[pd.DataFrame, float]:
         done = done[done[key].isna() if pd.isna(value) else done[key] == value]
     varied = done.groupby("target_tokens")[column].nunique()
     if varied.max() < 2:
-        raise NotEnough(f"{column} was not varied at any one target size")
-    tokens = float(varied.idxmax())
+        raise NotEnoughError(f"{column} was not varied at any one target size")
+    tokens = float(varied.index[int(varied.to_numpy().argmax())])
     if group.headline is not None and varied.get(group.headline.row["target_tokens"], 0) > 1:
         tokens = float(group.headline.row["target_tokens"])
     tuned = tuned_runs(done[done["target_tokens"] == tokens], (column,))
@@ -43,11 +44,11 @@ def weight_decay_against_replay(evidence: Evidence) -> Drawing:
     by_decay = by_decay[by_decay["stage2_allocation"] == allocation]
     plain = by_decay[by_decay["replay_fraction"] == 0].sort_values("weight_decay")
     if len(plain) < 2:
-        raise NotEnough("weight decay was not varied without replay")
+        raise NotEnoughError("weight decay was not varied without replay")
     cells = evidence.findings.groups[0].cells
     replay = cells[(cells["target_tokens"] == tokens) & (cells["stage2_allocation"] == allocation)]
     if replay["replay_fraction"].nunique() < 2:
-        raise NotEnough("no replay was run at the target size where weight decay was varied")
+        raise NotEnoughError("no replay was run at the target size where weight decay was varied")
     replay = replay.sort_values("replay_fraction")
     figure, axes = panels(1, 2, 2.2, sharey=True)
     axes[0, 0].plot(plain["weight_decay"], plain["target_loss"], **series_style(0))
@@ -72,9 +73,9 @@ def learning_rate_schedules(evidence: Evidence) -> Drawing:
     letter = "α" if axis_of_series == "stage2_allocation" else "ρ"
     figure, axes = panels(1, 1, 2.4)
     axis = axes[0, 0]
-    for index, (value, at) in enumerate(list(cells.groupby(axis_of_series))[:MOST_SERIES]):
-        best = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")["target_loss"]
-        axis.plot(range(len(names)), [best.get(name, np.nan) for name in names], **series_style(index),
+    for index, (value, at) in enumerate(parts(cells, axis_of_series)[:MOST_SERIES]):
+        chosen = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")["target_loss"]
+        axis.plot(range(len(names)), [chosen.get(name, np.nan) for name in names], **series_style(index),
                   label=f"{letter} = {value:.3g}")  # fmt: skip
     axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
     axis.set_xlabel("learning-rate schedule")
@@ -98,16 +99,16 @@ def repetitions(evidence: Evidence) -> Drawing:
     cells = cells[cells["stage2_allocation"] == cells["stage2_allocation"].max()]
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
-    for index, (rho, at) in enumerate(list(cells.groupby("replay_fraction"))[:MOST_SERIES]):
+    for index, (rho, at) in enumerate(parts(cells, "replay_fraction")[:MOST_SERIES]):
         at = at.sort_values("target_epochs")
         style = series_style(index)
         axis.plot(at["target_epochs"], at["target_loss"], **style, label=f"ρ = {rho:.3g}")
-        best = at.loc[at["selection_loss"].idxmin()]
-        axis.plot([best["target_epochs"]], [best["target_loss"]], "*", color=style["color"], markersize=10)
+        chosen = best(at)
+        axis.plot([chosen["target_epochs"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
     _epoch_ticks(axis, cells["target_epochs"])
     axis.set_ylabel("target loss (nats)")
     legend_above(axis)
-    caption = f"Target loss against repetitions at {short_tokens(tokens)} target tokens; star: the best, on the selection half."
+    caption = f"Target loss against repetitions at {short_tokens(tokens)} target tokens; star: the best."
     return Drawing("repetitions", "Repetitions of the target data", caption, figure)
 
 
@@ -140,14 +141,14 @@ def accuracy_against_replay(evidence: Evidence) -> Drawing:
     group = evidence.findings.groups[0]
     columns = score_columns(group.runs)[:4]
     if not columns:
-        raise NotEnough("the run table has no column of task scores (its name would end in accuracy or score)")
+        raise NotEnoughError("the run table has no column of task scores (its name would end in accuracy or score)")
     base_scores = evidence.study.get("base_scores", {})
     figure, axes = panels(len(columns), 1, 2.2)
     for column, axis in zip(columns, axes[:, 0], strict=True):
         scores = group.runs.groupby(["target_tokens", "replay_fraction"])[column].mean().dropna().reset_index()
         series = [
             (f"$N$ = {short_tokens(float(tokens))}", dict(zip(at["replay_fraction"], at[column], strict=True)))
-            for tokens, at in scores.groupby("target_tokens")
+            for tokens, at in parts(scores, "target_tokens")
         ]
         base = base_scores.get(column) if isinstance(base_scores, dict) else None
         draw_scores(axis, series[:MOST_SERIES], base if isinstance(base, int | float) else None)
@@ -162,8 +163,8 @@ def draw_scores(axis: Any, series: list[tuple[str, dict[float, float]]], base: f
         style = series_style(index)
         rho = sorted(scores)
         axis.plot(rho, [scores[r] for r in rho], **style, label=label)
-        best = max(rho, key=lambda r: scores[r])
-        axis.plot([best], [scores[best]], "*", color=style["color"], markersize=10)
+        top = max(rho, key=lambda r: scores[r])
+        axis.plot([top], [scores[top]], "*", color=style["color"], markersize=10)
         if 0.0 in scores:
             axis.axhline(scores[0.0], linestyle=":", color=style["color"], linewidth=0.9)
     if base is not None:

@@ -1,0 +1,20 @@
+"""Made-up studies on disk, once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.simulate import simulate_runs
+from tests.analysis.helpers import FULL_SETTINGS, full_study, write_study
+
+
+@pytest.fixture(scope="session")
+def full_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("full") / "study", full_study(), FULL_SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shape of a quickstart: a tuned curve, replay at one size, two seeds."""
+    runs = simulate_runs(replay_tokens=(8192,), seeds=2, seed=3)
+    return write_study(tmp_path_factory.mktemp("small") / "study", runs)
