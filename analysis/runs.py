@@ -1,5 +1,6 @@
 """Run tables: from a study folder, parquet, CSV or W&B, checked once, every problem in one message."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,11 @@ def _read_table(file: Path) -> pd.DataFrame:
     if file.suffix != ".csv":
         raise UserError(f"{file} is no run table: a folder, .parquet or .csv is needed")
     try:
-        return pd.read_csv(file, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(file, skipinitialspace=True, index_col=False)
+    except pd.errors.ParserWarning:
+        raise UserError(f"{file} is no CSV table: rows have more fields than the header") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{file} is empty") from None
     except (UnicodeDecodeError, pd.errors.ParserError) as error:

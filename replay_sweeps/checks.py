@@ -85,7 +85,7 @@ def _model(model: ModelConfig) -> Iterator[Problem]:
 
 def _trainer(run: RunConfig) -> Iterator[Problem]:
     trainer: TrainerConfig = run.trainer
-    if run.model.path is None and trainer.row_length > run.model.max_positions:
+    if trainer.row_length > run.model.max_positions:
         yield "trainer.row_length", f"must be at most the model's {run.model.max_positions:,} positions"
     micro = trainer.micro_batch_rows
     if micro and trainer.batch_rows % micro:
@@ -103,7 +103,10 @@ def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Pr
         )
     if mode == "from_pretrained":
         if model.path is None:
-            yield "model.path", "needs a model folder or hub id in mode from_pretrained"
+            yield (
+                "model.path",
+                "needs a model to start from in mode from_pretrained: model=pretrained model.path=FOLDER",
+            )
         if schedule.stage2_allocation != 1:
             yield "schedule.stage2_allocation", "must be 1 in mode from_pretrained: there is no stage 1"
         if schedule.total_tokens is not None:

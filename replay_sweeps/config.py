@@ -51,7 +51,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Llama-architecture causal language model; from `init_seed`, or from a local folder or hub id in `path`."""
+    """A Llama-architecture causal language model; from `init_seed`, or from the local folder `path`."""
 
     name: str
     tokenizer: TokenizerConfig

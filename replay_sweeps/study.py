@@ -23,6 +23,7 @@ from replay_sweeps.config import RunConfig, build
 from replay_sweeps.data.sources import check_source
 from replay_sweeps.data.tokenize import check_tokenizer
 from replay_sweeps.errors import UserError
+from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
 
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
 SAME_AXIS = {"schedule.target_tokens": "schedule.target_fraction", "schedule.target_fraction": "schedule.target_tokens"}
@@ -64,6 +65,10 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     checked: dict[tuple[Any, ...], None] = {}
     for cell in cells:
         run, wrong = composer.run(cell)
+        if run is not None and not wrong and run.model.path is not None:
+            wrong = [("model.path", message) for message in check_pretrained(Path(run.model.path))]
+            if not wrong:
+                run = dataclasses.replace(run, model=with_pretrained_shape(run.model))
         if run is not None and not wrong:
             runs.setdefault(run, cell)
             wrong = [*check_run(run)]

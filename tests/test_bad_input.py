@@ -41,7 +41,7 @@ CASES = {
     "stage 2 without a schedule": (["schedule.stage2.peak=1"], ["has no effect in mode mid_train"]),
     "two warm-ups": (["schedule.stage1.warmup_steps=3"], ["give exactly one of warmup_steps and warmup_fraction"]),
     "N twice": (["schedule.target_tokens=64"], ["give exactly one of schedule.target_tokens"]),
-    "no model to start from": (["schedule=from_pretrained"], ["needs a model folder or hub id"]),
+    "no model to start from": (["schedule=from_pretrained"], ["needs a model to start from in mode from_pretrained"]),
     "several at once": (
         ["schedule.replay_fraction=2", "trainer.micro_batch_rows=5", "target.path=/no/such/folder"],
         ["below 1", "must divide", "does not exist"],

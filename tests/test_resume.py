@@ -37,7 +37,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def interrupt(arguments: list[str], module: str, attribute: str, count: int, number: int) -> subprocess.CompletedProcess:  # type: ignore[type-arg]
+def interrupt(
+    arguments: list[str], module: str, attribute: str, count: int, number: int
+) -> subprocess.CompletedProcess:  # type: ignore[type-arg]
     driver = DRIVER.format(module=module, attribute=f"module.{attribute}", count=count, signal=number)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     return subprocess.run(
@@ -144,7 +146,9 @@ def test_whatever_is_damaged_in_the_store_is_made_again_with_the_same_bits(
     part: str, damage: str, command: Callable[..., list[str]], tmp_path: Path, whole: Path
 ) -> None:
     assert main(command(*GRID)) == 0
-    for number, file in enumerate(sorted(path for path in (tmp_path / "output/store" / part).rglob("*") if path.is_file())):
+    for number, file in enumerate(
+        sorted(path for path in (tmp_path / "output/store" / part).rglob("*") if path.is_file())
+    ):
         content = file.read_bytes()
         if damage == "remove":
             file.unlink()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from replay_sweeps.config import ModelConfig
 
@@ -34,11 +34,36 @@ def model_config(model: ModelConfig, vocab_size: int) -> LlamaConfig:
 
 def build_model(model: ModelConfig, vocab_size: int) -> PreTrainedModel:
     """A model of this shape; its weights are set by `initialise` or loaded from a state."""
+    if model.path is not None:
+        return load_pretrained(model.path)
     return LlamaForCausalLM(model_config(model, vocab_size))
 
 
+def load_pretrained(folder: str) -> PreTrainedModel:
+    """The model of a local folder in fp32; safetensors only, no code of others is run."""
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        attn_implementation="sdpa",
+    )
+
+
 @torch.no_grad()
-def initialise(network: PreTrainedModel, seed: int) -> None:
+def initialise(network: PreTrainedModel, model: ModelConfig) -> None:
+    """Set all weights to where training starts: those of `model.path`, or new ones from `model.init_seed`."""
+    if model.path is None:
+        draw_weights(network, model.init_seed)
+        return
+    parameters = dict(load_pretrained(model.path).named_parameters())
+    for name, parameter in network.named_parameters():
+        parameter.copy_(parameters[name])
+
+
+@torch.no_grad()
+def draw_weights(network: PreTrainedModel, seed: int) -> None:
     """Set all weights from a seed: normal with deviation 0.02, the layers' outputs scaled down with depth.
 
     Matrices that write into the residual stream have deviation 0.02/sqrt(2·layers) (GPT-2, Radford et al. 2019, 2.3),

@@ -4,11 +4,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from replay_sweeps.checks import target_tokens
 from replay_sweeps.config import RateConfig, RunConfig
 from replay_sweeps.files import fingerprint
+from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, first_difference, key
 from replay_sweeps.schedule.data_schedule import DataSchedule, stage2_alone, two_stages
 from replay_sweeps.schedule.learning_rate import Rate, RateLaw
@@ -131,7 +133,9 @@ def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], wei
 
 
 def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
-    """The name of a model's initial weights: its shape and seed."""
+    """The name of a model's initial weights: its shape and seed, or the fingerprint of a pretrained one's."""
+    if run.model.path is not None:
+        return {"pretrained": weights_fingerprint(Path(run.model.path))}
     model = asdict(run.model)
     del model["name"], model["tokenizer"], model["path"]
     return {**model, "vocab_size": vocab_size}

@@ -119,7 +119,7 @@ class _Stretch:
     def train(self) -> None:
         work, engine = self.work, self.engine
         if self.parent is None:
-            initialise(engine.network, work.run.config.model.init_seed)
+            initialise(engine.network, work.run.config.model)
         else:
             folder = self.store.open(self.parent)
             read_weights(folder, engine.network)

@@ -23,13 +23,13 @@ def full_study() -> pd.DataFrame:
             seeds=1,
             seed=10 + int(10 * decay),
             weight_decay=decay,
-        )  # fmt: skip
+        )
         for decay in (0.0, 0.4)
     ]
     parts += [
         simulate_runs(
             Truth(floor=3.01), target_tokens=(16384,), allocations=(1.0, 0.5), seeds=1, seed=30 + i, lr_schedule=name
-        )  # fmt: skip
+        )
         for i, name in enumerate(("wsd-0.01", "cosine"))
     ]
     parts += [

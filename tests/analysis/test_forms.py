@@ -1,3 +1,8 @@
+# Shape suffixes in names:
+# ruff: noqa: N806
+
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,7 +117,7 @@ def test_noisy_fits_agree_with_an_independent_solver(form):
         starts = np.geomspace(1e-3, 4, 25)
         lowest = min(
             minimize_scalar(rss, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).fun
-            for low, high in zip(starts[:-1], starts[1:], strict=True)
+            for low, high in pairwise(starts)
         )
         assert fits.rss_R[index] <= lowest * (1 + 1e-6) + 1e-15
         if 1e-2 < fits.exponent_R[index] < 3.9:

@@ -44,9 +44,12 @@ def test_without_a_selection_half_the_choice_is_said_to_flatter():
 
 @pytest.mark.parametrize(
     ("losses", "words"),
-    (((3.4, 3.5, 3.6), "target_epochs 4 is the smallest tried"), ((3.6, 3.5, 3.4), "target_epochs 16 is the largest tried"),
-     ((3.5, 3.4, 3.5), "")),
-)  # fmt: skip
+    (
+        ((3.4, 3.5, 3.6), "target_epochs 4 is the smallest tried"),
+        ((3.6, 3.5, 3.4), "target_epochs 16 is the largest tried"),
+        ((3.5, 3.4, 3.5), ""),
+    ),
+)
 def test_a_best_at_the_edge_of_what_was_tried_is_named(losses, words):
     result = tuned([{"target_epochs": e, "target_loss": v} for e, v in zip((4, 8, 16), losses, strict=True)])
     assert result.cells["edge"].tolist() == [words]
