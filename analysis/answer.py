@@ -58,8 +58,8 @@ def worth(result: EffectiveDataMultiplier) -> str:
     if np.isfinite(result.at_most):
         bounds.append(f"at most {result.at_most:.1f}×")
     if not bounds:
-        return f"an amount of target data that lies beyond the reference points (extrapolated: {value}; {interval})"
-    return f"{' and '.join(bounds)} the target data (extrapolated: {value}; {interval})"
+        return f"an amount of target data that lies beyond the reference points (extrapolated: {value}, {interval})"
+    return f"{' and '.join(bounds)} the target data (beyond the reference points; extrapolated: {value}, {interval})"
 
 
 def _range(headline: Headline) -> str:

@@ -29,6 +29,22 @@ class Evidence:
         sources = self.study.get("sources", [])
         return [s for s in sources if isinstance(s, dict)] if isinstance(sources, list) else []
 
+    def warnings(self) -> list[str]:
+        """What study.json itself says to distrust: settings that were altered, a mix of numerics."""
+        altered = self.study.get("altered")
+        if isinstance(altered, list) and altered:
+            more = f" and {len(altered) - 4} more" if len(altered) > 4 else ""
+            shown = ", ".join(_alteration(item) for item in altered[:4])
+            return [f"altered: the study was run with changed settings: {shown}{more}"]
+        return []
+
+
+def _alteration(item: Any) -> str:
+    """One changed setting in words."""
+    if isinstance(item, dict) and "setting" in item:
+        return f"{item['setting']} {item.get('from')} → {item.get('to')}"
+    return str(item)
+
 
 def read_evidence(findings: Findings, path: Path) -> Evidence:
     """Findings with the history and study.json that lie beside the runs at `path`.

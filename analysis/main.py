@@ -68,13 +68,14 @@ def _analyse(options: argparse.Namespace) -> int:
     if options.runs.startswith("wandb:"):
         history = read_wandb_history(options.runs.removeprefix("wandb:"), filters)
         out = options.out or Path(options.runs.split("/")[-1] + "_analysis")
-        written = write_report(Evidence(findings, history), out)
+        evidence = Evidence(findings, history)
     else:
         source = Path(options.runs)
         out = options.out or (source if source.is_dir() else source.with_name(f"{source.stem}_analysis"))
-        written = write_report(read_evidence(findings, source), out)
+        evidence = read_evidence(findings, source)
+    written = write_report(evidence, out)
     print(answer(findings))
-    for warning in all_warnings(findings):
+    for warning in all_warnings(findings) + evidence.warnings():
         print(f"  warning: {warning}")
     print(f"report: {next(path for path in written if path.name == 'report.html')}")
     return 0

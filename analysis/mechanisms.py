@@ -14,7 +14,11 @@ from analysis.tables import parts
 FIRST_SHARE = 0.1
 
 
-def _needed(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[str]) -> pd.DataFrame:
+Series = dict[tuple[str, str], pd.DataFrame]
+
+
+def _series(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[str]) -> Series:
+    """The history of `runs` by (run_id, metric), in the order of steps, without missing values."""
     if history is None or history.empty:
         raise NotEnoughError("there is no history.parquet beside the run table")
     missing = [column for column in ("run_id", *columns) if column not in runs]
@@ -23,7 +27,7 @@ def _needed(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[
     usable = history[history["run_id"].isin(runs["run_id"]) & np.isfinite(history["value"])]
     if usable.empty:
         raise NotEnoughError("the history holds none of the analysed runs")
-    return usable.sort_values("step", kind="stable")
+    return dict(parts(usable.sort_values("step", kind="stable"), ("run_id", "metric")))
 
 
 def shock(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFrame:
@@ -35,8 +39,7 @@ def shock(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFrame:
 
     Raises NotEnoughError where no run has any of them.
     """
-    usable = _needed(runs, history, ("stage2_step", "steps"))
-    by_series = dict(parts(usable, ("run_id", "metric")))
+    by_series = _series(runs, history, ("stage2_step", "steps"))
     rows = []
     run: Any
     for run in runs.itertuples():
@@ -82,8 +85,7 @@ def overfitting(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFram
 
     Raises NotEnoughError where no run has both.
     """
-    usable = _needed(runs, history, ("stage2_step", "steps"))
-    by_series = dict(parts(usable, ("run_id", "metric")))
+    by_series = _series(runs, history, ("stage2_step", "steps"))
     rows = []
     run: Any
     for run in runs.itertuples():

@@ -18,7 +18,8 @@ class Noise:
     source: str
 
     def __str__(self) -> str:
-        return f"{self.sigma:.4f} nats per run, {self.dof} degrees of freedom, from {self.source}"
+        degrees = "1 degree" if self.dof == 1 else f"{self.dof} degrees"
+        return f"{self.sigma:.4f} nats per run, {degrees} of freedom, from {self.source}"
 
 
 def pooled(first: Noise | None, second: Noise | None) -> Noise | None:

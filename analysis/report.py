@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answer import all_warnings, answer, group_answer, shown_share, shown_tokens
+from analysis.answer import all_warnings, answer, group_answer, shown_share
 from analysis.evidence import Evidence
 from analysis.figures import draw_all
-from analysis.figures.canvas import Drawing
+from analysis.figures.canvas import Drawing, short_tokens
 from analysis.figures.mechanisms import headline_runs
 from analysis.figures.scaling import optimum_law
 from analysis.form_choice import FORMULAS
@@ -57,7 +57,7 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
         "title": study.get("title") or study.get("name") or _study_name(findings.runs),
         "answer": answer(findings),
         "further_answers": [(group.name, group_answer(group)) for group in findings.groups[1:20]],
-        "warnings": all_warnings(findings),
+        "warnings": all_warnings(findings) + evidence.warnings(),
         "figures": [
             {
                 "name": d.name,
@@ -71,7 +71,7 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
         "left_out": left_out,
         "tables": [t for group in findings.groups[:20] for t in _group_tables(group, len(findings.groups) > 1)],
         "provenance": _provenance(findings, study),
-        "sources": evidence.sources(),
+        "sources": [_shown_source(source) for source in evidence.sources()],
         "mechanisms": sentences(headline_runs(findings)[0], evidence.history),
         "law": _law(findings),
         "method": _method(findings),
@@ -107,7 +107,7 @@ def _cut(rows: int) -> str:
 
 def _multiplier_row(row: "pd.Series[Any]", result: Any) -> list[str]:
     return [
-        shown_tokens(row["target_tokens"]),
+        short_tokens(row["target_tokens"]),
         shown_share(row["replay_fraction"]),
         f"{row['stage2_allocation']:g}",
         f"{row['target_loss']:.4f}",
@@ -122,7 +122,7 @@ def _multiplier_row(row: "pd.Series[Any]", result: Any) -> list[str]:
 
 def _cell_row(row: "pd.Series[Any]") -> list[str]:
     return [
-        shown_tokens(row["target_tokens"]),
+        short_tokens(row["target_tokens"]),
         shown_share(row["replay_fraction"]),
         f"{row['stage2_allocation']:g}",
         f"{row['target_loss']:.4f}",
@@ -175,13 +175,28 @@ def _provenance(findings: Findings, study: dict[str, Any]) -> list[tuple[str, st
     noise = [g.curve.noise for g in findings.groups if g.curve is not None and g.curve.noise is not None]
     if noise:
         rows.append(("noise", str(noise[0])))
-    for key in ("machine", "settings", "versions"):
-        value = study.get(key)
-        if isinstance(value, dict):
-            rows.append((key, ", ".join(f"{k} {v}" for k, v in value.items())))
-        elif value:
-            rows.append((key, str(value)))
-    return rows
+    return rows + [(key, _in_words(study[key])) for key in ("machine", "settings", "versions") if study.get(key)]
+
+
+def _in_words(value: Any) -> str:
+    """A JSON value as plain words: "cores 2; numerics (precision fp32; threads 2)"."""
+    if isinstance(value, dict):
+        parts = [
+            f"{str(key).replace('_', ' ')} " + (f"({_in_words(v)})" if isinstance(v, dict | list) else _in_words(v))
+            for key, v in value.items()
+            if v not in (None, "", [], {})
+        ]
+        return "; ".join(parts)
+    if isinstance(value, list):
+        return ", ".join(_in_words(item) for item in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _shown_source(source: dict[str, Any]) -> str:
+    """What study.json says of one text source, fingerprints shortened."""
+    return _in_words({key: str(v)[:12] if key.endswith("fingerprint") else v for key, v in source.items()})
 
 
 def _law(findings: Findings) -> str:
@@ -216,10 +231,15 @@ def _method(findings: Findings) -> list[str]:
         else f"The reference curve has the form {s.form}, which was asked for.",
         "The multiplier is the ratio of the effective tokens of a run with replay to those of the run without replay "
         f"at the same N. Its {100 * s.level:g} % interval comes from {s.replicates:,} bootstrap replicates (seed "
-        f"{s.seed}) that redraw every loss and the curve with the noise above, and the noise itself by its degrees of "
-        "freedom.",
+        f"{s.seed}) that redraw every loss and the curve with the noise named below, and the noise itself by its "
+        "degrees of freedom.",
         "The range of ρ to keep holds the fractions that win in the central part of the replicates.",
     ]
+
+
+def _unbroken(text: object) -> str:
+    """Text whose numbers are not torn from their per cent sign at the end of a line."""
+    return str(text).replace(" %", "\u00a0%")
 
 
 def _render(template: str, context: dict[str, Any]) -> str:
@@ -230,4 +250,5 @@ def _render(template: str, context: dict[str, Any]) -> str:
         loader=loader, autoescape=template.endswith(".html.j2"), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template(template).render(**context)

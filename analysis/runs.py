@@ -80,7 +80,7 @@ def _read_table(file: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(file, skipinitialspace=True, index_col=False)
+            return pd.read_csv(file, skipinitialspace=True, index_col=False, dtype=dict.fromkeys(TEXT, str))
     except pd.errors.ParserWarning:
         raise UserError(f"{file} is no CSV table: rows have more fields than the header") from None
     except pd.errors.EmptyDataError:

@@ -140,7 +140,7 @@ def analyse(runs: pd.DataFrame, settings: Settings | None = None) -> Findings:
 
 def _analysable(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     if "study" in runs:
-        studies = sorted({str(s) for s in runs["study"].unique()})
+        studies = sorted({str(study) for study in runs["study"].unique() if study})
         if len(studies) > 1:
             raise UserError(f"the table mixes {len(studies)} studies ({', '.join(studies[:6])}): choose with --study")
     unknown = [axis for axis in settings.axes if axis not in runs]

@@ -113,6 +113,6 @@ def _edges(done: pd.DataFrame, cells: pd.DataFrame, nuisance: Sequence[str]) -> 
         at_high = several & (cells[column] == tried["max"])
         for at, side in ((at_low, "smallest"), (at_high, "largest")):
             for cell in cells.index[at]:
-                text = f"{column} {cells.at[cell, column]:g} is the {side} tried"
+                text = f"{column} {float(cells[column][cell]):g} is the {side} tried"
                 words[cell] = f"{words[cell]}; {text}" if words[cell] else text
     return pd.Series(words, dtype="object")

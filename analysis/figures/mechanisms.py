@@ -103,16 +103,18 @@ def overfitting(evidence: Evidence) -> Drawing:
 
 @drawer
 def forgetting(evidence: Evidence) -> Drawing:
-    """Generic validation loss at the end against ρ; dotted: where stage 2 begins."""
+    """Generic validation loss at the end against ρ; dotted: of the same runs where stage 2 begins."""
     runs, tokens = headline_runs(evidence.findings)
     table = why.forgetting(runs, evidence.history)
     figure, axes = panels(1, 1, 2.2)
     axis = axes[0, 0]
     _mean_and_runs(axis, table, "generic_loss", series_style(0))
-    before = table["generic_before"].mean()
-    if np.isfinite(before):
-        axis.axhline(before, linestyle=":", color=BLACK, linewidth=0.8, label="where stage 2 begins")
-        axis.legend(loc="best")
+    before = table.groupby("replay_fraction")["generic_before"].mean().dropna()
+    if len(before):
+        axis.plot(
+            before.index, before, linestyle=":", marker=".", color=BLACK, linewidth=0.8, label="where stage 2 begins"
+        )
+        legend_above(axis)
     axis.set_xlabel("replay fraction ρ")
     axis.set_ylabel("generic loss at the end (nats)")
     caption = f"Forgetting: generic loss of the tuned runs at {short_tokens(tokens)} target tokens."

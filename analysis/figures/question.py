@@ -246,7 +246,7 @@ def data_schedules(evidence: Evidence) -> Drawing:
     table = at.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(
         ascending=False
     )
-    figure, axes = panels(1, 1, 0.8 + 0.34 * len(table))
+    figure, axes = panels(1, 1, 0.9 + 0.34 * len(table))
     axis = axes[0, 0]
     image = axis.imshow(np.ma.masked_invalid(table.to_numpy()), cmap="cividis", aspect="auto")
     middle = (image.norm.vmin + image.norm.vmax) / 2
@@ -266,7 +266,7 @@ def data_schedules(evidence: Evidence) -> Drawing:
     axis.set_xticks(range(len(table.columns)), [f"{value:.3g}" for value in table.columns])
     axis.set_yticks(range(len(table)), [f"{value:.3g}" for value in table.index])
     axis.set_xlabel("replay fraction ρ")
-    axis.set_ylabel("share of target in stage 2, α")
+    axis.set_ylabel("stage-2 allocation α")
     for side in axis.spines.values():
         side.set_visible(False)
     axis.tick_params(length=0)

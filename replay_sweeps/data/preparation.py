@@ -32,7 +32,7 @@ from replay_sweeps.files import fingerprint, folder_made_atomically, read_record
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # raised whenever the same cleaned text would give other tokens
+VERSION = 2  # raised whenever the same cleaned text would give other tokens
 BPE_TRAINING_CHARACTERS = 200_000_000  # byte-level BPE is trained on an even sample of about so much
 HALVES = ("selection", "report")
 
@@ -190,11 +190,15 @@ class Preparation:
                 raise UserError(_all_removed_line(source, text, half))
             kept = (document for document, drop in zip(text.texts(half), repeated, strict=True) if not drop)
             batches = encode(model, kept, self.workers, f"tokenising {source.name}, {half}")
-            first = _first_tokens(batches, validation_tokens)
-            stores.append(write_token_store(self.folder / "tokens", first, dtype_for(stored.vocab_size)))
+            sample = sample_of_documents(batches, validation_tokens, stored.end_of_text)
+            stores.append(write_token_store(self.folder / "tokens", sample, dtype_for(stored.vocab_size)))
         record = {half: store.to_record(self.folder) for half, store in zip(HALVES, stores, strict=True)}
         write_record(record_path(self.folder, key), {**record, "removed": removed})
         return stores, removed
+
+
+SAMPLED_DOCUMENTS = 32  # at least so many documents make a validation half, where there are as many
+SHORTEST_SAMPLE = 256  # tokens
 
 
 def _sample(text: CleanText) -> Iterator[str]:
@@ -205,14 +209,30 @@ def _sample(text: CleanText) -> Iterator[str]:
             yield document
 
 
-def _first_tokens(batches: Iterable[NDArray[Any]], limit: int) -> Iterator[NDArray[Any]]:
-    """`batches` up to `limit` tokens in all."""
+def sample_of_documents(batches: Iterable[NDArray[Any]], limit: int, end_of_text: int) -> Iterator[NDArray[Any]]:
+    """At most `limit` tokens from the beginnings of many documents, so that a few long ones do not stand for all.
+
+    Each document gives its first `limit / 32` tokens (at least 256); where that is not enough, what is left of the
+    documents follows in order. The batches hold whole documents, each ended by `end_of_text`.
+    """
+    most = max(limit // SAMPLED_DOCUMENTS, SHORTEST_SAMPLE)
+    rest, spare = limit, 0
+    left: list[NDArray[Any]] = []
     for batch in batches:
-        if limit <= len(batch):
-            yield batch[:limit]
+        for document in np.split(batch, np.flatnonzero(batch == end_of_text) + 1):
+            first = document[: min(most, rest)]
+            yield first
+            rest -= len(first)
+            if rest <= 0:
+                return
+            if len(document) > most and spare < limit:
+                left.append(document[most:])
+                spare += len(left[-1])
+    for document in left:
+        if rest <= 0:
             return
-        yield batch
-        limit -= len(batch)
+        yield document[:rest]
+        rest -= len(document)
 
 
 def _token_counts(store: TokenStore, vocab_size: int, block: int = 16_000_000) -> NDArray[np.int64]:

@@ -18,3 +18,9 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shape of a quickstart: a tuned curve, replay at one size, two seeds."""
     runs = simulate_runs(replay_tokens=(8192,), seeds=2, seed=3)
     return write_study(tmp_path_factory.mktemp("small") / "study", runs)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures, for tests that look at something else."""
+    monkeypatch.setattr("analysis.figures.DRAWERS", ())

@@ -19,12 +19,12 @@ def test_ninety_percent_intervals_hold_the_truth_about_ninety_percent_of_the_tim
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case.method != "naive"],
+    "case", [case for case in CASES if case.method != "naive" and case.noise == 0.01],
     ids=lambda case: f"{case.curve}, {case.method}, {case.noise}, {case.seeds}",
 )  # fmt: skip
 def test_coverage_lies_between_85_and_95_percent_per_method(case):
     whole = case.method == "whole study"
-    found = coverage_of(case, simulations=150 if whole else 300, replicates=500, seed=1)
+    found = coverage_of(case, simulations=80 if whole else 200, replicates=300, seed=1)
     assert 0.85 - found.standard_error <= found.covered <= 0.95 + 1.5 * found.standard_error
 
 

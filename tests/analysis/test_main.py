@@ -28,7 +28,7 @@ def test_a_folder_gets_its_table_figures_report_and_answer(tmp_path, capsys):
     )
 
 
-def test_a_csv_of_three_columns_is_enough(tmp_path, capsys):
+def test_a_csv_of_three_columns_is_enough(tmp_path, capsys, no_figures):
     path = tmp_path / "mine.csv"
     runs = simulate_runs(replay_tokens=(8192,), seeds=2, epochs=(8,))
     runs[["target_tokens", "replay_fraction", "target_loss"]].to_csv(path, index=False)
@@ -37,20 +37,20 @@ def test_a_csv_of_three_columns_is_enough(tmp_path, capsys):
     assert "repeats" in capsys.readouterr().out
 
 
-def test_out_names_the_folder(tmp_path, small_folder, capsys):
+def test_out_names_the_folder(tmp_path, small_folder, capsys, no_figures):
     assert main([str(small_folder), "--out", str(tmp_path / "a" / "b"), *FAST]) == 0
     assert (tmp_path / "a" / "b" / "multipliers.csv").exists()
     assert not (small_folder / "multipliers.csv").exists()
 
 
-def test_form_level_and_axis_reach_the_result(tmp_path, small_folder, capsys):
+def test_form_level_and_axis_reach_the_result(tmp_path, small_folder, capsys, no_figures):
     options = ["--form", "log", "--level", "0.5", "--axis", "target_epochs", "--out", str(tmp_path), *FAST]
     assert main([str(small_folder), *options]) == 0
     table = pd.read_csv(tmp_path / "multipliers.csv")
     assert set(table["level"]) == {0.5} and set(table["target_epochs"]) == {4, 8, 16}
 
 
-def test_one_of_several_studies_is_chosen_by_name(tmp_path, capsys):
+def test_one_of_several_studies_is_chosen_by_name(tmp_path, capsys, no_figures):
     runs = pd.concat([simulate_runs(replay_tokens=(8192,), seeds=1, study=name) for name in "ab"], ignore_index=True)
     runs["run_id"] = range(len(runs))
     runs.to_csv(tmp_path / "runs.csv", index=False)
@@ -92,7 +92,7 @@ def test_a_damaged_history_is_an_error(tmp_path, capsys):
     assert "history.parquet is damaged" in capsys.readouterr().err
 
 
-def test_an_out_that_is_a_file_is_an_error(tmp_path, small_folder, capsys):
+def test_an_out_that_is_a_file_is_an_error(tmp_path, small_folder, capsys, no_figures):
     (tmp_path / "x").write_text("")
     for out in (tmp_path / "x", tmp_path / "x" / "y"):
         assert main([str(small_folder), "--out", str(out), *FAST]) == 2

@@ -14,7 +14,7 @@ from analysis.study import Settings
 FRACTIONS = np.array([0.0, 0.25, 0.5, 0.75, 0.875])
 
 
-@given(best=st.floats(0.3, 0.85))
+@given(best=st.floats(0.3, 0.8))
 @settings(max_examples=40, deadline=None)
 def test_the_vertex_of_a_parabola_in_stage_2_length_is_found(best):
     length = -np.log1p(-FRACTIONS)

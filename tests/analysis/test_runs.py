@@ -154,3 +154,9 @@ def test_a_history_beside_the_runs_is_read_and_checked(tmp_path, small_folder):
     written(tmp_path, "run_id,step\n", "history.csv")
     with pytest.raises(UserError, match="metric, value"):
         load_history(tmp_path)
+
+
+def test_names_made_of_digits_stay_names(tmp_path):
+    text = "run_id,target,target_tokens,replay_fraction,target_loss\n10e271,007,4096,0,3.7\n0123,007,4096,0.5,3.6\n"
+    runs = load_runs(written(tmp_path, text))
+    assert runs["run_id"].tolist() == ["10e271", "0123"] and set(runs["target"]) == {"007"}

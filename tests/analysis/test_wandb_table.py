@@ -1,5 +1,3 @@
-import os
-
 import pytest
 
 from analysis import load_runs
@@ -47,7 +45,7 @@ def test_histories_come_in_long_form(server):
     assert set(history["run_id"]) == {"run-0000"}
 
 
-def test_the_command_analyses_a_project(server, tmp_path, capsys):
+def test_the_command_analyses_a_project(server, tmp_path, capsys, no_figures):
     assert main(["wandb:me/project", "--out", str(tmp_path), "--replicates", "200"]) == 0
     assert "target tokens" in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
@@ -65,9 +63,9 @@ def test_a_project_must_be_named_with_its_entity(path):
         load_runs(path)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_a_one_line_error(server):
     server.close()
-    os.environ["WANDB_HTTP_TIMEOUT"] = "2"
     with pytest.raises(UserError) as caught:
         load_runs("wandb:me/project")
     assert len(caught.value.problems) == 1 and "\n" not in caught.value.problems[0]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from replay_sweeps.config import SourceConfig, TokenizerConfig
 from replay_sweeps.data.clean_text import clean_text, part_of
 from replay_sweeps.data.duplicates import THRESHOLD, shingles
-from replay_sweeps.data.preparation import jensen_shannon_divergence
+from replay_sweeps.data.preparation import jensen_shannon_divergence, sample_of_documents
 from replay_sweeps.data.prepare import find_prepared
 from replay_sweeps.data.prepared import PreparedSource, PreparedText
 from replay_sweeps.data.token_store import TokenStore
@@ -104,13 +104,14 @@ def test_a_training_store_depends_on_its_own_source_only(
     two_sources: Sources, write_folder: WriteFolder, prepare: Prepare
 ) -> None:
     generic, target = two_sources
-    alone, together = prepare(generic), prepare(generic, target)
+    whole = 64_000  # so many validation tokens that no document is sampled in part
+    alone, together = (prepare(*of, validation_tokens=whole) for of in ((generic,), (generic, target)))
     assert alone.generic.train == together.generic.train
     assert fingerprints(alone.generic) == fingerprints(together.generic)  # nothing had to be removed
     held_out = [text for text in texts_of(alone, alone.generic.selection)[:-1] if text]
     leak = [f"{text} and more" for text in held_out] + [made_up_document(seed) for seed in range(7000, 7080)]
     other = SourceConfig("other", "local", path=str(write_folder("leak", leak)), validation_fraction=0.2)
-    leaked = prepare(generic, other)
+    leaked = prepare(generic, other, validation_tokens=whole)
     assert leaked.generic.counts["validation_near_duplicates_removed"] > 0
     assert leaked.generic.train == alone.generic.train
 
@@ -206,3 +207,13 @@ def test_validation_halves_do_not_depend_on_the_order_of_the_source(
     first, second = (prepare(two_sources[0], target).targets[0] for target in (two_sources[1], other))
     assert first.train != second.train
     assert (first.selection, first.report) == (second.selection, second.report)
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=60), st.integers(1, 20_000))
+def test_a_validation_half_samples_many_documents_and_keeps_to_its_size(lengths: list[int], limit: int) -> None:
+    documents = [np.append(np.arange(1, length + 1), 0) for length in lengths]
+    sample = list(sample_of_documents(iter([np.concatenate(documents)]), limit, end_of_text=0))
+    assert sum(map(len, sample)) == min(limit, sum(map(len, documents)))
+    most = max(limit // 32, 256)
+    for document, first in zip(documents, sample, strict=False):
+        assert first.tolist() == document[: min(most, len(first))].tolist()
