@@ -41,7 +41,9 @@ def group_answer(group: GroupFindings) -> str:
             f"{shown_share(row['replay_fraction'])}, is worth {worth(result)}."
         )
     if result.low < 1:
-        return f"{where}, {how} is worth {worth(result)}; these runs cannot tell it from no gain; {_range(headline)}."
+        low, high = shown_share(headline.rho_low), shown_share(headline.rho_high)
+        doubt = f"these runs cannot tell it from no gain, and any ρ from {low} to {high} may be best"
+        return f"{where}, {how} is worth {worth(result)}; {doubt}."
     against = ", against an untuned baseline" if headline.untuned else ""
     return f"{where}, {how} is worth {worth(result)}{against}; {_range(headline)}."
 

@@ -102,13 +102,9 @@ class ReferenceCurve:
         tokens, losses_n, counts_n, found = _distinct_points(tokens, losses_n, counts_n)
         if len(tokens) < 2:
             raise CurveError(f"a reference curve needs at least two target sizes; there is only {tokens[0]:g} tokens")
-        x_n = np.log(tokens)
-        admissible = [f for f in PARAMETERS if form == f or len(tokens) >= PARAMETERS[f]]
-        if losses_n.min() <= 0:
-            admissible.remove("pure_power_law")
-        examined = [examine_form(f, x_n, losses_n, counts_n, huber_delta) for f in admissible]
+        examined = _examined(form, np.log(tokens), losses_n, counts_n, huber_delta)
         chosen, reason = _pick(form, examined)
-        found += _order_warnings(x_n, losses_n, counts_n)
+        found += _order_warnings(tokens, losses_n)
         found += [w for w in chosen.warnings if form != "monotone" or w.startswith("few")]
         residual = None
         if chosen.noise is not None:
@@ -225,6 +221,16 @@ class ReferenceCurve:
         return knots_Rn[0], fitted_Rn[0]
 
 
+def _examined(form: str, x_n: Array, losses_n: Array, counts_n: Array, delta: float | None) -> list[FormFit]:
+    """Every form that the points can carry, and the one that was asked for whatever they can carry."""
+    able = [f for f in PARAMETERS if form == f or len(x_n) >= PARAMETERS[f]]
+    if losses_n.min() <= 0:
+        if form == "pure_power_law":
+            raise CurveError("A·N^(−B) cannot reach losses of zero or below")
+        able.remove("pure_power_law")
+    return [examine_form(f, x_n, losses_n, counts_n, delta) for f in able]
+
+
 def _pick(form: str, examined: list[FormFit]) -> tuple[FormFit, str]:
     falling = [fit for fit in examined if fit.falls]
     if not falling or (form in PARAMETERS and form not in [fit.form for fit in falling]):
@@ -289,10 +295,8 @@ def _distinct_points(tokens: Array, losses: Array, counts: Array) -> tuple[Array
     return mean_tokens, mean_loss, total, found
 
 
-def _order_warnings(x_n: Array, losses_n: Array, counts_n: Array) -> list[str]:
-    rises = [
-        f"{np.exp(x_n[i + 1]):.4g} tokens ({losses_n[i + 1]:.4f} nats)" for i in np.flatnonzero(np.diff(losses_n) >= 0)
-    ]
+def _order_warnings(tokens: Array, losses: Array) -> list[str]:
+    rises = [f"{tokens[i + 1]:.4g} tokens ({losses[i + 1]:.4f} nats)" for i in np.flatnonzero(np.diff(losses) >= 0)]
     if not rises:
         return []
     return [f"not_monotone: the loss does not fall at {', '.join(rises[:4])}; neighbours out of order are pooled"]

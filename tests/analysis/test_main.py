@@ -76,6 +76,13 @@ def test_bad_options_are_one_line_and_nothing_is_written(tmp_path, small_folder,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("options", (["--form", "cubic"], ["--level", "x"], ["--nonsense"], []))
+def test_unknown_options_are_one_line_too(options, small_folder, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([str(small_folder), *options] if options else [])
+    assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
 def test_several_problems_are_a_line_each(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
     assert main([str(tmp_path)]) == 2
