@@ -32,6 +32,7 @@ def nearest_multiples(value: int, unit: int) -> str:
 def _ranges(run: RunConfig) -> Iterator[Problem]:
     schedule, optimizer, trainer, evaluation = run.schedule, run.optimizer, run.trainer, run.evaluation
     ranges: list[tuple[str, Any, Any, Any, str, bool]] = [
+        ("workers", run.workers, 1, None, "must be at least 1", True),
         ("schedule.replay_fraction", schedule.replay_fraction, 0, 1, "must be at least 0 and below 1", False),
         ("schedule.stage2_allocation", schedule.stage2_allocation, 0, 1, "must be from 0 to 1", True),
         ("schedule.target_epochs", schedule.target_epochs, 1, None, "must be at least 1", True),

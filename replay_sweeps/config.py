@@ -175,6 +175,9 @@ class RunConfig:
     study: StudyConfig
     plan: Literal["false", "true", "json"] = "false"
     scale: str | None = None
+    workers: int | None = None  # at most so many at once; null: one in process, else one a core
+    fail_fast: bool = False  # stop at the first run that fails
+    keep_states: Literal["leaves", "all", "none"] = "leaves"  # trained states that stay when nothing waits for them
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from replay_sweeps import __version__
 from replay_sweeps.command import GROUPS, Command, choices, config_folder, read_command
 from replay_sweeps.errors import UserError
+from replay_sweeps.interrupt import Interrupted
 from replay_sweeps.study import Study, hydra_loader, resolve_study
 
 logger = logging.getLogger("replay_sweeps")
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         for problem in error.problems:
             print(f"replay-sweep: {problem}", file=sys.stderr)
-        return 2
+        return error.exit_code
     return _finish(study)
 
 
@@ -86,8 +88,6 @@ def _plan(study: Study, wanted: str) -> int:
 
 def _run(command: Command) -> None:
     """Hand the command to Hydra, whose sweeper starts the workers."""
-    from replay_sweeps.training.callbacks import Interrupted
-
     before = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that our errors arrive here as they are
     sys.argv = ["replay-sweep", "--multirun", *command.arguments]
@@ -101,11 +101,11 @@ def _run(command: Command) -> None:
         GlobalHydra.instance().clear()
 
 
-def _task(config: DictConfig) -> None:
+def _task(config: DictConfig) -> dict[str, Any] | None:
     """What the launcher runs: one worker."""
-    from replay_sweeps.sweep.sweeper import work
+    from replay_sweeps.sweep.pool import work
 
-    work(Path(config.worker))
+    return work(Path(config.worker))
 
 
 def _finish(study: Study) -> int:

@@ -27,6 +27,13 @@ class Progress:
         self.steps_done, self.steps_left, self.tokens = self.steps_done + 1, self.steps_left - 1, self.tokens + tokens
         self._show()
 
+    def seen(self, runs_done: int, steps_left: int, tokens_per_step: int) -> None:
+        """Other processes do the work: so many runs are done, so many steps are left by now."""
+        steps = self.steps_left - steps_left
+        self.runs_done, self.steps_left = runs_done, steps_left
+        self.steps_done, self.tokens = self.steps_done + steps, self.tokens + steps * tokens_per_step
+        self._show()
+
     def line(self, now: float) -> str:
         """What is shown `now` (seconds, monotonic)."""
         elapsed = max(now - self._began, 1e-9)

@@ -1,10 +1,11 @@
 """A run's behaviour: what it does at every step, as run-length pieces. The only thing that keys are made of."""
 
+import functools
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from replay_sweeps.files import canonical_json
 from replay_sweeps.schedule.data_schedule import DataSchedule
@@ -60,6 +61,11 @@ class Behaviour:
     def steps(self) -> int:
         return self.pieces[-1].stop
 
+    @functools.cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The whole pieces as they enter keys: ten thousand runs have many keys to name."""
+        return tuple(map(_text, self.pieces))
+
     def piece_at(self, step: int) -> Piece:
         """The piece that covers an optimizer step."""
         return self.pieces[bisect_right(self.pieces, step, key=lambda piece: piece.start) - 1]
@@ -113,15 +119,22 @@ def first_difference(one: Behaviour, other: Behaviour) -> int:
 
 def key(root: str, run: Behaviour, step: int) -> str:
     """The name of the state after `step` optimizer steps: SHA-256 over the root and the behaviour until then."""
-    pieces: list[Any] = [
+    whole = bisect_right(run.pieces, step, key=lambda piece: piece.stop)
+    texts = list(run.texts[:whole])
+    if whole < len(run.pieces) and run.pieces[whole].start < step:
+        texts.append(_text(run.pieces[whole]._replace(stop=step)))
+    return hashlib.sha256(f"[{canonical_json(root)},[{','.join(texts)}]]".encode()).hexdigest()
+
+
+def _text(piece: Piece) -> str:
+    """A piece as it enters keys."""
+    return canonical_json(
         [
             piece.start,
             piece.stop,
-            [asdict(mix) for mix in piece.mixes],
-            asdict(piece.rate),
+            [{**vars(mix), "target": vars(mix.target) if mix.target else None} for mix in piece.mixes],
+            vars(piece.rate),
             piece.weight_decay,
             piece.reset,
         ]
-        for piece in run.until(step)
-    ]
-    return hashlib.sha256(canonical_json([root, pieces]).encode()).hexdigest()
+    )

@@ -7,10 +7,10 @@ from typing import Any
 from replay_sweeps.config import RunConfig
 from replay_sweeps.models.flops import flops_per_token, parameters
 from replay_sweeps.study import Study
+from replay_sweeps.sweep.ledger import Ledger, Need
 from replay_sweeps.sweep.plan import Node, PlannedRun, initial_weights, plan_run, root_settings
 from replay_sweeps.sweep.store import Store
 from replay_sweeps.sweep.texts import StudyTexts, names_of
-from replay_sweeps.sweep.worker import Ledger, Need
 from replay_sweeps.training.numerics import known_rates, resolve
 
 OPTIMIZER_STATES = 2  # AdamW's moments, each as large as the weights

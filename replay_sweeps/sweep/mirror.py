@@ -80,6 +80,7 @@ def _send(output: Path, study: str, settings: LoggerConfig, row: Mapping[str, An
         "target_loss_selection",
         "target_train_loss",
         "seconds",
+        "log",
     )
     run = wandb.init(
         project=settings.project,
@@ -99,5 +100,5 @@ def _send(output: Path, study: str, settings: LoggerConfig, row: Mapping[str, An
     sent = sorted({*list(steps)[:: max(1, len(steps) // MOST_POINTS)], *observed})
     for step in sent:
         run.log(steps[step], step=step)
-    run.summary.update({name: row[name] for name in measured if row[name] is not None})
+    run.summary.update({name: row[name] for name in measured if row[name] not in (None, "")})
     run.finish()

@@ -4,9 +4,11 @@ states/<root>/<step>-<key>/      weights and optimizer (safetensors) with checks
 records/<root>/<step>-<key>.json the stretch that produced the state: its parent, its training series
 observations/<root>/…            validation losses of the state
 failures/<root>/…                why a state could not be reached
+claims/, studies/                who trains what (claims.py), which study refers to what (references.py)
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,8 +34,17 @@ class StateName:
     key: str
 
     @property
+    def tree(self) -> str:
+        """The folder of all states of its root."""
+        return self.root[:16]
+
+    @property
+    def name(self) -> str:
+        return f"{self.step:09d}-{self.key[:32]}"
+
+    @property
     def path(self) -> str:
-        return f"{self.root[:16]}/{self.step:09d}-{self.key[:32]}"
+        return f"{self.tree}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,19 @@ class Stretch:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Stretch":
         return cls(*(record[name] for name in ("parent_step", "parent_key", "series", "numerics", "seconds")))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a state could not be reached, in one line, and the last lines of the log of the worker that tried."""
+
+    reason: str
+    log: str
+
+
+def observation_name(state: StateName, store: str) -> str:
+    """The name of the losses of a state on the token store with this fingerprint."""
+    return f"{state.step:09d}-{state.key[:24]}-{store[:24]}"
 
 
 class Store:
@@ -117,15 +141,15 @@ class Store:
         record = self._read(file, lambda: file.unlink(missing_ok=True))
         return Stretch.from_record(record) if record else None
 
-    def kept_steps(self, root: str) -> dict[int, list[str]]:
-        """For each step at which some state of a root is kept: the beginnings of their keys."""
-        steps: dict[int, list[str]] = {}
-        folder = self.folder / "states" / root[:16]
-        for path in folder.iterdir() if folder.is_dir() else ():
-            step, _, key = path.name.partition("-")
-            if step.isdigit():
-                steps.setdefault(int(step), []).append(key)
-        return steps
+    def names(self, kind: str, tree: str) -> set[str]:
+        """What is there of a root, by one look at its folder: names in `states`, `records`, `observations` or
+        `failures`, without endings."""
+        try:
+            found = os.scandir(self.folder / kind / tree)
+        except FileNotFoundError:
+            return set()
+        with found:
+            return {entry.name.removesuffix(".json") for entry in found if not entry.name.startswith(".")}
 
     def observe(self, state: StateName, store: str, values: dict[str, float]) -> None:
         """Keep the validation losses of a state on the token store with this fingerprint."""
@@ -137,17 +161,17 @@ class Store:
         return self._read(file, lambda: file.unlink(missing_ok=True))
 
     def _observation_file(self, state: StateName, store: str) -> Path:
-        return self.folder / "observations" / state.root[:16] / f"{state.step:09d}-{state.key[:24]}-{store[:24]}.json"
+        return self.folder / "observations" / state.tree / f"{observation_name(state, store)}.json"
 
-    def fail(self, state: StateName, reason: str) -> None:
-        """Note that the state could not be reached, and why."""
-        write_record(self._failure_file(state), {"reason": reason})
+    def fail(self, state: StateName, reason: str, log: str = "") -> None:
+        """Note that the state could not be reached, why, and the last lines of the worker's log."""
+        write_record(self._failure_file(state), {"reason": reason, "log": log})
 
-    def failure(self, state: StateName) -> str | None:
+    def failure(self, state: StateName) -> Failure | None:
         """Why the state could not be reached, or None."""
         file = self._failure_file(state)
         record = self._read(file, lambda: file.unlink(missing_ok=True))
-        return record["reason"] if record else None
+        return Failure(record["reason"], record["log"]) if record else None
 
     def forgive(self, state: StateName) -> None:
         """Forget a failure, so that the state is tried again."""

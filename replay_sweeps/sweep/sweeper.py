@@ -4,24 +4,31 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from replay_sweeps.files import write_atomically
+from replay_sweeps.errors import CannotGoOn, storage_problem
+from replay_sweeps.files import fingerprint, write_atomically
+from replay_sweeps.interrupt import raised_on_terminate
 
 if TYPE_CHECKING:
     from replay_sweeps.study import Study
     from replay_sweeps.sweep.layout import Layout
+    from replay_sweeps.sweep.ledger import Ledger
     from replay_sweeps.sweep.texts import StudyTexts
+    from replay_sweeps.sweep.worker import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -49,57 +56,97 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.command import read_command
         from replay_sweeps.study import resolve_study
         from replay_sweeps.sweep.layout import lay_out
+        from replay_sweeps.sweep.ledger import Ledger
         from replay_sweeps.sweep.store import Store
         from replay_sweeps.sweep.texts import prepare_texts
-        from replay_sweeps.sweep.worker import Ledger
+        from replay_sweeps.training.numerics import measured_rates
 
         assert self.loader is not None
         command = read_command(arguments, self.loader)
         study = resolve_study(command, self.loader)
-        texts = prepare_texts(study.runs, study.store)
-        layout = lay_out(study.runs, texts, measure(study))
-        write_work(study)
-        ledger = Ledger(layout.runs, Store(study.store))
-        for path in ledger.paths:
-            ledger.store.forgive(ledger.end(path))
-        try:
-            if any(ledger.needs()):
-                overrides = [*command.fixed, f"+worker={study.output / WORK_FILE}"]
-                for job in self.launcher.launch([overrides], initial_job_idx=0):
-                    _ = job.return_value  # raises what the worker raised
-        finally:
-            write_results(study, texts, layout)
+        with one_line_for_storage(study.store):
+            texts = prepare_texts(study.runs, study.store)
+            rates = measured_rates(study.store)
+            layout = lay_out(study.runs, texts, rates)
+            ledger = Ledger(layout.runs, Store(study.store))
+            try:
+                with raised_on_terminate():
+                    self._train(command.fixed, study, ledger, rates)
+            finally:
+                write_results(study, texts, layout, ledger)
+
+    def _train(self, fixed: Sequence[str], study: "Study", ledger: "Ledger", rates: dict[str, Any]) -> None:
+        """Start workers until nothing is left to do."""
+        from replay_sweeps.progress import Progress
+        from replay_sweeps.sweep.claims import Claims
+        from replay_sweeps.sweep.rounds import Rounds
+        from replay_sweeps.sweep.worker import Pool
+
+        needs, first = ledger.needs(), study.runs[0]
+        for index in range(len(needs)):
+            if ledger.failed(index):
+                ledger.store.forgive(ledger.end(index))
+        in_process = isinstance(self.launcher, BasicLauncher)
+        pool = Pool(first.workers or (1 if in_process else os.cpu_count() or 1), first.fail_fast, first.keep_states)
+        if any(needs):
+            session = uuid.uuid4().hex
+            write_work(study, ledger, pool, rates, session, in_process)
+            job = [*fixed, f"+worker={(study.output / WORK_FILE).absolute()}"]
+            progress = None if in_process else Progress(len(ledger.runs))
+            Rounds(
+                ledger,
+                Claims(study.store, session),
+                pool,
+                lambda workers: self.launcher.launch([job] * workers, initial_job_idx=0),
+            ).run(progress)
+            if progress:
+                progress.close()
+        for state in ledger.spent(ledger.needs(), pool.keep):
+            ledger.store.drop(state)
 
 
-def measure(study: "Study") -> dict[str, Any] | None:
-    """The rates of this machine, measured where the study's precision depends on them or its series report them."""
-    from replay_sweeps.training.numerics import measured_rates
+@contextmanager
+def one_line_for_storage(store: Path) -> Iterator[None]:
+    """Say in one line that a disk is full or cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        problem = storage_problem(error, store)
+        if problem is None:
+            raise
+        raise CannotGoOn(problem) from error
 
-    return measured_rates(study.store)
 
-
-def write_work(study: "Study") -> None:
-    """What a worker is told: the runs and the store. Paths are absolute, so that a worker may start anywhere."""
+def write_work(
+    study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, Any], session: str, in_process: bool
+) -> None:
+    """What a worker is told. Paths are absolute, so that a worker may start anywhere."""
     from replay_sweeps.sweep.plan import plain_values
 
     work = {
         "store": str(study.store.absolute()),
         "output": str(study.output.absolute()),
+        "session": session,
+        "in_process": in_process,
+        "workers": pool.workers,
+        "fail_fast": pool.fail_fast,
+        "keep_states": pool.keep,
+        "rates": rates,
+        "keys": fingerprint([run.key(run.steps) for run in ledger.runs]),
         "runs": [plain_values(asdict(run)) for run in study.runs],
     }
     write_atomically(study.output / WORK_FILE, json.dumps(work).encode())
 
 
-def write_results(study: "Study", texts: "StudyTexts", layout: "Layout") -> None:
+def write_results(study: "Study", texts: "StudyTexts", layout: "Layout", ledger: "Ledger") -> None:
     """The run table, its history, and what a report says of the study; then the mirror."""
+    from replay_sweeps.sweep.ledger import why_failed
     from replay_sweeps.sweep.mirror import mirror_runs
-    from replay_sweeps.sweep.store import Store
     from replay_sweeps.sweep.table import read_run, row, write_tables
-    from replay_sweeps.sweep.worker import Ledger, why_failed
 
-    store = Store(study.store)
-    reasons = why_failed(Ledger(layout.runs, store))
-    records = [read_run(run, store) for run in layout.runs]
+    ledger.look()
+    reasons = why_failed(ledger)
+    records = [read_run(run, ledger.store) for run in layout.runs]
     rows = [row(r, study.name, layout.vocab_sizes[r.run.run_id], reasons.get(r.run.run_id)) for r in records]
     write_tables(study.output, rows, records)
     conditions = [stretch.numerics for record in records for stretch in record.chain or ()]
@@ -129,10 +176,3 @@ def about(study: "Study", texts: "StudyTexts", conditions: Sequence[dict[str, An
             name: plain_values(asdict(getattr(first, name))) for name in ("model", "optimizer", "trainer", "evaluation")
         },
     }
-
-
-def work(file: Path) -> None:
-    """The task of a worker: do what is ready in the study that a work file describes."""
-    from replay_sweeps.sweep.pool import Worker
-
-    Worker.from_file(file).work()

@@ -14,7 +14,7 @@ from replay_sweeps.config import RateConfig
 from replay_sweeps.files import write_atomically
 from replay_sweeps.models.flops import parameters
 from replay_sweeps.sweep.plan import PlannedRun
-from replay_sweeps.sweep.store import METRICS, StateName, Store, Stretch
+from replay_sweeps.sweep.store import METRICS, Failure, StateName, Store, Stretch
 
 LAST_SHARE = 0.1  # of a run's steps: what `target_train_loss` is averaged over
 
@@ -62,7 +62,7 @@ def read_run(run: PlannedRun, store: Store) -> RunRecord:
     return RunRecord(run, tuple(reversed(chain)) if step == 0 else None, observed)
 
 
-def row(record: RunRecord, study: str, vocab_size: int, failed: str | None) -> dict[str, Any]:
+def row(record: RunRecord, study: str, vocab_size: int, failed: Failure | None) -> dict[str, Any]:
     """One row of the run table. Tokens, nats per token, steps, seconds (of training, the shared trunk included)."""
     run, config, data = record.run, record.run.config, record.run.schedule
     schedule, length = config.schedule, config.trainer.row_length
@@ -72,7 +72,7 @@ def row(record: RunRecord, study: str, vocab_size: int, failed: str | None) -> d
         "run_id": run.run_id,
         "study": study,
         "status": "done" if record.done else "failed" if failed else "pending",
-        "reason": "" if record.done else failed or "",
+        "reason": failed.reason if failed and not record.done else "",
         "mode": schedule.mode,
         "model": config.model.name,
         "parameters": parameters(config.model, vocab_size),
@@ -97,6 +97,7 @@ def row(record: RunRecord, study: str, vocab_size: int, failed: str | None) -> d
         "stage2_step": data.stage2_step,
         "seconds": sum(stretch.seconds for stretch in record.chain) if record.chain is not None else None,
         "key": run.key(run.steps),
+        "log": failed.log if failed and not record.done else "",
     }
 
 

@@ -1,45 +1,13 @@
-"""What happens around the steps of a stretch: logging, validation, saving, stopping when asked to."""
+"""What happens around the steps of a stretch: logging, validation, saving."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 
 from replay_sweeps.models.lit_module import ReplayModule
 from replay_sweeps.sweep.store import METRICS
-
-
-class Interrupted(BaseException):
-    """The process was asked to stop; the state of the last whole step has been saved."""
-
-
-class StopFlag:
-    """Set by SIGINT and SIGTERM; training ends after the step in hand. A second signal ends it at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def _receive(self, number: int, _frame: Any) -> None:
-        if self.signal is not None:
-            raise Interrupted(number)
-        self.signal = number
-
-    @contextmanager
-    def listening(self) -> Iterator["StopFlag"]:
-        """Handle the two signals inside this block (of the main thread; elsewhere they are left as they are)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class StretchCallback(lightning.Callback):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -11,17 +12,19 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.data.mixture import Mixture
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.evaluation.loss import validation_loss
+from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.models.build import RowLoss, build_model, initialise
 from replay_sweeps.models.flops import flops_per_token
-from replay_sweeps.models.lit_module import ReplayModule
+from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
+from replay_sweeps.sweep.ledger import Work
 from replay_sweeps.sweep.store import Store, Stretch
-from replay_sweeps.sweep.worker import Work
-from replay_sweeps.training.callbacks import Interrupted, StopFlag, StretchCallback
+from replay_sweeps.training.callbacks import StretchCallback
 from replay_sweeps.training.state import read_optimizer, read_weights, write_state
 
 logger = logging.getLogger(__name__)
@@ -137,6 +140,7 @@ class _Stretch:
         return lightning.Trainer(
             accelerator="gpu" if engine.device.type == "cuda" else "cpu",
             devices=1,
+            plugins=[LightningEnvironment()],  # on Slurm too: a worker is one process, and requeues nothing
             precision="bf16-mixed" if engine.precision == "bf16" else "32-true",
             deterministic=True,
             max_steps=self.work.stop - self.work.start,
@@ -176,6 +180,8 @@ class _Stretch:
                 }
 
     def _at_state(self, step: int) -> None:
+        if step == self.work.start:
+            self.stop.take_signals()  # Lightning's handler would end training within a step
         self._observe(step)
         minutes = (time.perf_counter() - self.saved) / 60
         interrupted = self.stop.signal is not None and step > self.work.start
@@ -199,6 +205,8 @@ class _Stretch:
                     engine.device,
                     engine.autocast(),
                 )
+                if not math.isfinite(loss["loss"]):
+                    raise NonFiniteLoss(f"the validation loss is {loss['loss']} after {step} steps")
                 self.store.observe(state, store, loss)
 
     def _save(self, step: int, resumable: bool) -> None:

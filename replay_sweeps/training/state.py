@@ -1,8 +1,11 @@
 """A state as files: weights and optimizer in safetensors, nothing that is unpickled."""
 
+import os
+import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -12,15 +15,25 @@ WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
 def write_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Write the weights, and with `optimizer` all that training needs to go on."""
-    save_file(_weights(network), folder / WEIGHTS)
+    """Write the weights, and with `optimizer` all that training needs to go on. Raises OSError as writing does."""
+    _save(_weights(network), folder / WEIGHTS)
     if optimizer is not None:
         moments = {
             f"{name}/{part}": value.detach().cpu().contiguous()
             for name, parameter in network.named_parameters()
             for part, value in optimizer.state.get(parameter, {}).items()
         }
-        save_file(moments, folder / OPTIMIZER)
+        _save(moments, folder / OPTIMIZER)
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:  # it names the system's error in words only
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
