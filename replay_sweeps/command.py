@@ -1,11 +1,14 @@
 """Reading a command line: every unknown group, choice and setting is found before Hydra stops at the first one."""
 
+import importlib.util
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -27,6 +30,7 @@ GROUPS = (
     "paths",
     "study",
 )
+LAUNCHER = "hydra/launcher"
 SWEEPER_SETTINGS = ("hydra.sweeper.grids",)
 
 
@@ -112,9 +116,22 @@ def _name(override: Override) -> tuple[str, str | None]:
 
 
 def _choice_problem(name: str, value: Any) -> str | None:
-    if name not in GROUPS or value in choices(name):
+    if name not in (*GROUPS, LAUNCHER):
         return None
-    return f"there is no {name} {value!r}; {nearest(str(value), choices(name))}"
+    if value not in choices(name):
+        return f"there is no {name} {value!r}; {nearest(str(value), choices(name))}"
+    return _launcher_problem(value) if name == LAUNCHER else None
+
+
+def _launcher_problem(value: str) -> str | None:
+    """That the package which a launcher comes in is not installed."""
+    file = config_folder() / LAUNCHER / f"{value}.yaml"
+    settings, extra = yaml.safe_load(file.read_text()), re.search(r"\(extra: (\w+)\)", file.read_text())
+    try:
+        found = importlib.util.find_spec(settings["_target_"].rpartition(".")[0])
+    except ModuleNotFoundError:
+        found = None
+    return None if found or not extra else f"is not installed: pip install 'replay-sweeps[{extra[1]}]'"
 
 
 def _composable(override: Override, argument: str) -> str:

@@ -12,12 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from replay_sweeps.errors import CannotGoOn, storage_problem
 from replay_sweeps.files import fingerprint, write_atomically
@@ -42,13 +41,22 @@ class PrefixTreeSweeper(Sweeper):
         self.grids = grids
         self.config: DictConfig | None = None
         self.loader: ConfigLoader | None = None
-        self.launcher: Any = None
+        self.context: Any = None
+        self.task: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
         self.config, self.loader = config, hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+        self.context, self.task = hydra_context, task_function
+
+    def _launcher(self, output: Path, workers: int) -> Any:
+        """The configured launcher, told where the study writes and how many workers there are at most."""
+        assert self.config
+        with open_dict(self.config):
+            self.config.hydra.sweep.dir = str(output.absolute())
+            self.config.workers = workers
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task, config=self.config
         )
 
     def sweep(self, arguments: list[str]) -> None:
@@ -82,13 +90,15 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.sweep.rounds import Rounds
         from replay_sweeps.sweep.worker import Pool
 
+        assert self.config
         needs, first = ledger.needs(), study.runs[0]
         for index in range(len(needs)):
             if ledger.failed(index):
                 ledger.store.forgive(ledger.end(index))
-        in_process = isinstance(self.launcher, BasicLauncher)
+        in_process = self.config.hydra.launcher._target_.endswith(".BasicLauncher")
         pool = Pool(first.workers or (1 if in_process else os.cpu_count() or 1), first.fail_fast, first.keep_states)
         if any(needs):
+            launcher = self._launcher(study.output, pool.workers)
             session = uuid.uuid4().hex
             write_work(study, ledger, pool, rates, session, in_process)
             job = [*fixed, f"+worker={(study.output / WORK_FILE).absolute()}"]
@@ -97,7 +107,7 @@ class PrefixTreeSweeper(Sweeper):
                 ledger,
                 Claims(study.store, session),
                 pool,
-                lambda workers: self.launcher.launch([job] * workers, initial_job_idx=0),
+                lambda workers: launcher.launch([job] * workers, initial_job_idx=0),
             ).run(progress)
             if progress:
                 progress.close()
