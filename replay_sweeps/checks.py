@@ -14,7 +14,7 @@ Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong wit
 
 def check_run(run: RunConfig) -> list[Problem]:
     """Everything that is wrong with the configuration of one run; needs no text, no torch and no network."""
-    problems = [*_ranges(run), *_model(run.model), *_trainer(run)]
+    problems = [*_plan(run), *_ranges(run), *_model(run.model), *_trainer(run)]
     if not any(name.startswith("schedule.") for name, _ in problems):
         problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
@@ -27,6 +27,11 @@ def nearest_multiples(value: int, unit: int) -> str:
     """The multiples of `unit` around `value`, as words."""
     below = value // unit * unit
     return f"{below:,} or {below + unit:,}" if below else f"{unit:,}"
+
+
+def _plan(run: RunConfig) -> Iterator[Problem]:
+    if run.plan not in ("true", "false", "json") and not run.plan.endswith(".svg"):
+        yield "plan", "must be one of true, false, json, or a file name that ends in .svg"
 
 
 def _ranges(run: RunConfig) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -173,7 +174,7 @@ class RunConfig:
     logger: LoggerConfig
     paths: PathsConfig
     study: StudyConfig
-    plan: Literal["false", "true", "json"] = "false"
+    plan: str = "false"  # true: say what would be done; json: the same as JSON; NAME.svg: draw the tree, too
     scale: str | None = None
     workers: int | None = None  # at most so many at once; null: one in process, else one a core
     fail_fast: bool = False  # stop at the first run that fails
@@ -215,7 +216,7 @@ def build(schema: type, values: Mapping[str, Any], problems: list[tuple[str, str
     Every unknown name, missing value and wrong type is appended to `problems` as (dotted name, what is wrong); the
     result is to be used only when there are none.
     """
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     fields = {item.name: item for item in dataclasses.fields(schema)}
     found: dict[str, Any] = {}
     unknown = sorted(values.keys() - fields.keys())
@@ -230,6 +231,14 @@ def build(schema: type, values: Mapping[str, Any], problems: list[tuple[str, str
         return schema(**found)
     except TypeError:
         return None
+
+
+def convert(schema: type, field: str, value: Any, name: str, problems: list[tuple[str, str]]) -> Any:
+    """A value for one field of `schema`, as `build` takes it; what is wrong with it is said of `name`."""
+    return _convert(value, _hints(schema)[field], name, problems)
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _convert(value: Any, hint: Any, name: str, problems: list[tuple[str, str]]) -> Any:
@@ -266,6 +275,8 @@ def _scalar(value: Any, hint: Any) -> Any:
             raise ValueError
         return value
     if isinstance(value, bool):
+        if hint is str:
+            return str(value).lower()
         raise ValueError
     if hint is Fraction:  # 0.125 and "1/9" are meant exactly; 0.1111111 is meant as 1/9
         return Fraction(str(value)).limit_denominator(10**9)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from replay_sweeps import __version__
 from replay_sweeps.command import GROUPS, Command, choices, config_folder, read_command
 from replay_sweeps.errors import UserError
+from replay_sweeps.files import write_atomically
 from replay_sweeps.interrupt import Interrupted
 from replay_sweeps.study import Study, hydra_loader, resolve_study
 
@@ -78,11 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(study: Study, wanted: str) -> int:
-    from replay_sweeps.sweep.layout import plan_report, plan_text
+    from replay_sweeps.sweep.outlook import drawing, drawn, outlook, plan_text
     from replay_sweeps.sweep.texts import find_texts
 
-    report = plan_report(study, find_texts(study.runs, study.store))
-    print(json.dumps(report) if wanted == "json" else plan_text(report))
+    report, ledger = outlook(study, find_texts(study.runs, study.store))
+    if wanted.endswith(".svg"):
+        write_atomically(Path(wanted).absolute(), drawing(ledger, study.axes).encode())
+    print(json.dumps(report) if wanted == "json" else plan_text(report, drawn(ledger, study.axes)))
     return 0
 
 

@@ -19,11 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
-from replay_sweeps.config import RunConfig, build
+from replay_sweeps.config import RunConfig, build, convert
+from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.sources import check_source
 from replay_sweeps.data.tokenize import check_tokenizer
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
+
+OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
 
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
 SAME_AXIS = {"schedule.target_tokens": "schedule.target_fraction", "schedule.target_fraction": "schedule.target_tokens"}
@@ -43,6 +46,7 @@ class Study:
     store: Path
     analyze: bool
     logger: Any
+    in_process: bool  # whether the one worker is the command itself
 
 
 @contextmanager
@@ -95,6 +99,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         store=store,
         analyze=first.study.analyze,
         logger=first.logger,
+        in_process=composer.base.hydra.launcher._target_.endswith(".BasicLauncher"),
     )
 
 
@@ -146,8 +151,8 @@ class _Composer:
         """The run of a cell, or what is wrong with its names and types."""
         groups = tuple(f"{name}={value}" for name, value in cell.items() if name in GROUPS)
         if groups not in self.composed:
-            composed = _plain(self._compose(groups) if groups else self.base)
             given = self._given()
+            composed = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
             for name, other in SAME_AXIS.items():
                 if name in given and other not in given:
                     _set(composed, other, None)
@@ -163,6 +168,19 @@ class _Composer:
             _set(values, name, value)
         problems = [*_without_effect(values, {**self._given(), **settings})]
         return build(RunConfig, values, problems), problems
+
+    def _scaled(self, values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values without their `scaled` parts, which replace what they name where a scale is chosen.
+
+        A text of the hub, or a study, says there what stands in for it; what the command line gives stays.
+        """
+        for place in ("", "target", "generic"):
+            group = values[place] if place else values
+            for name in (changes := group.pop("scaled", {})) and _names(changes):
+                full = f"{place}.{name}" if place else name
+                if values["scale"] and full not in given:
+                    _set(values, full, _get(changes, name))
+        return values
 
     def _given(self) -> dict[str, Any]:
         """What the command line sets, fixed or swept."""
@@ -191,14 +209,20 @@ class _Composer:
         return f"conf/{group}/{cell.get(group, chosen.get(group))}.yaml" if group in chosen else "conf/config.yaml"
 
     def altered(self) -> Iterator[dict[str, Any]]:
-        """The settings that `+scale=` changed."""
+        """The settings that `+scale=` changed, those of a choice in the grid with the choice's name."""
         if not self.base.get("scale"):
             return
-        before, after = _plain(self._compose((), scaled=False)), _plain(self.base)
-        for name in _names(after):
-            old, new = _get(before, name), _get(after, name)
-            if old != new and name != "scale":
-                yield {"setting": name, "from": old, "to": new}
+        said = set()
+        for groups in self.composed:
+            before, given = _plain(self._compose(groups, scaled=False)), self._given()
+            before, after = self._scaled(before, given), self._scaled(_plain(self._compose(groups)), given)
+            for name in _names(after):
+                old, new = _get(before, name), _get(after, name)
+                choice = next((c.partition("=")[2] for c in groups if c.startswith(f"{name.split('.')[0]}=")), None)
+                shown = f"{name} ({choice})" if choice else name
+                if old != new and name != "scale" and shown not in said:
+                    said.add(shown)
+                    yield {"setting": shown, "from": old, "to": new}
 
 
 def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
@@ -273,7 +297,7 @@ def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _with_values(config: Any, settings: Mapping[str, Any]) -> tuple[Any, list[tuple[str, str]]]:
-    """`config` with some leaves replaced by converted values; ten times faster than building it anew."""
+    """`config` with some leaves replaced by converted values; much faster than building it anew."""
     problems: list[tuple[str, str]] = []
     for name, value in settings.items():
         config = _with_value(config, name.split("."), value, name, problems)
@@ -288,12 +312,8 @@ def _with_value(config: Any, path: Sequence[str], value: Any, name: str, problem
         inner = _with_value(getattr(config, path[0]), path[1:], value, name, problems)
     else:
         wrong: list[tuple[str, str]] = []
-        one = build(type(config), {**_shallow(config), path[0]: value}, wrong)
-        problems.extend((name, message) for _, message in wrong)
-        return config if one is None or wrong else dataclasses.replace(config, **{path[0]: getattr(one, path[0])})
+        inner = convert(type(config), path[0], value, name, wrong)
+        problems.extend(wrong)
+        if wrong:
+            return config
     return dataclasses.replace(config, **{path[0]: inner})
-
-
-def _shallow(config: Any) -> dict[str, Any]:
-    """The values of a configuration that are set, for rebuilding it."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}

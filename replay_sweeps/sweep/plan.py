@@ -141,13 +141,12 @@ def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
     return {**model, "vocab_size": vocab_size}
 
 
-def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: dict[str, Any]) -> PlannedRun:
-    """Lay out one run: its schedule, its behaviour, and the states at which it is observed."""
+def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: str) -> PlannedRun:
+    """Lay out one run below the root with this fingerprint: schedule, behaviour, the states at which it is observed."""
     data = data_schedule(run)
     pieces, reset = rates(run, data)
     order = TargetOrder(target.train, run.schedule.subset_seed, run.schedule.order_seed, data.target_rows)
     planned = behaviour(data, pieces, run.optimizer.weight_decay, order, reset)
-    root_name = fingerprint(root)
     whole = {
         "target_loss": target.report,
         "target_loss_selection": target.selection,
@@ -168,8 +167,8 @@ def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: dict[s
     cell: list[Any] = [schedule.mode, data.target_rows, schedule.target_epochs]
     cell += [str(schedule.replay_fraction), str(schedule.stage2_allocation)]
     names = [run.model.name, run.target.name, run.generic.name]
-    identity = fingerprint([key(root_name, planned, data.steps), cell, names])
-    return PlannedRun(identity[:12], run, data, planned, root_name, generic.train, tuple(observed))
+    identity = fingerprint([key(root, planned, data.steps), cell, names])
+    return PlannedRun(identity[:12], run, data, planned, root, generic.train, tuple(observed))
 
 
 def plain_values(settings: Any) -> Any:

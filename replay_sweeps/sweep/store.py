@@ -137,7 +137,11 @@ class Store:
 
     def stretch(self, state: StateName) -> Stretch | None:
         """The stretch that produced a state, or None."""
-        file = self._record_file(state)
+        return self.stretch_named(state.tree, state.name)
+
+    def stretch_named(self, tree: str, name: str) -> Stretch | None:
+        """The stretch that produced the state of this name, or None."""
+        file = self.folder / "records" / tree / f"{name}.json"
         record = self._read(file, lambda: file.unlink(missing_ok=True))
         return Stretch.from_record(record) if record else None
 

@@ -77,11 +77,13 @@ class PrefixTreeSweeper(Sweeper):
             rates = measured_rates(study.store)
             layout = lay_out(study.runs, texts, rates)
             ledger = Ledger(layout.runs, Store(study.store))
+            refer(study, layout, ledger, complete=False)
             try:
                 with raised_on_terminate():
                     self._train(command.fixed, study, ledger, rates)
             finally:
                 write_results(study, texts, layout, ledger)
+            refer(study, layout, ledger, complete=not any(ledger.needs()))
 
     def _train(self, fixed: Sequence[str], study: "Study", ledger: "Ledger", rates: dict[str, Any]) -> None:
         """Start workers until nothing is left to do."""
@@ -95,14 +97,15 @@ class PrefixTreeSweeper(Sweeper):
         for index in range(len(needs)):
             if ledger.failed(index):
                 ledger.store.forgive(ledger.end(index))
-        in_process = self.config.hydra.launcher._target_.endswith(".BasicLauncher")
-        pool = Pool(first.workers or (1 if in_process else os.cpu_count() or 1), first.fail_fast, first.keep_states)
+        pool = Pool(
+            first.workers or (1 if study.in_process else os.cpu_count() or 1), first.fail_fast, first.keep_states
+        )
         if any(needs):
             launcher = self._launcher(study.output, pool.workers)
             session = uuid.uuid4().hex
-            write_work(study, ledger, pool, rates, session, in_process)
+            write_work(study, ledger, pool, rates, session)
             job = [*fixed, f"+worker={(study.output / WORK_FILE).absolute()}"]
-            progress = None if in_process else Progress(len(ledger.runs))
+            progress = None if study.in_process else Progress(len(ledger.runs))
             Rounds(
                 ledger,
                 Claims(study.store, session),
@@ -113,6 +116,15 @@ class PrefixTreeSweeper(Sweeper):
                 progress.close()
         for state in ledger.spent(ledger.needs(), pool.keep):
             ledger.store.drop(state)
+
+
+def refer(study: "Study", layout: "Layout", ledger: "Ledger", complete: bool) -> None:
+    """Keep in the store what the study refers to, unless it says so already."""
+    from replay_sweeps.sweep.references import Reference, read_reference, write_reference
+
+    reference = Reference.of(study.name, study.output, layout, ledger, complete)
+    if reference != read_reference(study.store, study.name, study.output):
+        write_reference(study.store, reference)
 
 
 @contextmanager
@@ -127,9 +139,7 @@ def one_line_for_storage(store: Path) -> Iterator[None]:
         raise CannotGoOn(problem) from error
 
 
-def write_work(
-    study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, Any], session: str, in_process: bool
-) -> None:
+def write_work(study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, Any], session: str) -> None:
     """What a worker is told. Paths are absolute, so that a worker may start anywhere."""
     from replay_sweeps.sweep.plan import plain_values
 
@@ -137,7 +147,7 @@ def write_work(
         "store": str(study.store.absolute()),
         "output": str(study.output.absolute()),
         "session": session,
-        "in_process": in_process,
+        "in_process": study.in_process,
         "workers": pool.workers,
         "fail_fast": pool.fail_fast,
         "keep_states": pool.keep,

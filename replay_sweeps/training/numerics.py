@@ -1,5 +1,6 @@
 """What this machine computes fast and exactly: measured once for a store, since the answer is part of every key."""
 
+import functools
 import logging
 import os
 import platform
@@ -73,7 +74,13 @@ def resolve(trainer: TrainerConfig, rates: dict[str, Any] | None) -> dict[str, A
     faster = rates is None or rates["bf16_flops"] > 1.5 * rates["fp32_flops"]
     precision = trainer.precision if trainer.precision != "auto" else "bf16" if faster else "fp32"
     compiled = trainer.compile and compiler() is not None
-    return {"precision": precision, "compile": compiled, "torch": version("torch").split("+")[0]}
+    return {"precision": precision, "compile": compiled, "torch": torch_version()}
+
+
+@functools.cache
+def torch_version() -> str:
+    """The installed version of torch, found without importing it."""
+    return version("torch").split("+")[0]
 
 
 def compiler() -> str | None:

@@ -1,0 +1,175 @@
+"""The plan of a study for its reader: what would be done, what sharing saves, how long and how large; no torch."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from replay_sweeps.models.flops import flops_per_token, parameters
+from replay_sweeps.study import Study
+from replay_sweeps.sweep.estimate import seconds_left, state_bytes_peak
+from replay_sweeps.sweep.layout import Layout, lay_out
+from replay_sweeps.sweep.ledger import Ledger, Need
+from replay_sweeps.sweep.plan import Node
+from replay_sweeps.sweep.references import read_reference, renamed
+from replay_sweeps.sweep.store import Store
+from replay_sweeps.sweep.texts import StudyTexts
+from replay_sweeps.sweep.tree import splits, tree_lines, tree_svg
+from replay_sweeps.training.numerics import known_rates
+
+MOST_RUNS_DRAWN = 48  # in the terminal
+
+
+def plan_report(study: Study, texts: StudyTexts | None) -> dict[str, Any]:
+    """What a command would do and what sharing saves: the fields of DESIGN's `plan=json`, and more."""
+    return outlook(study, texts)[0]
+
+
+def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Ledger]:
+    """The plan's fields, and the paths that they speak of."""
+    layout = lay_out(study.runs, texts, known_rates(study.store))
+    ledger = Ledger(layout.runs, Store(study.store))
+    needs = ledger.needs() if texts else [Need(p.start, p.stop, True, frozenset()) for p in ledger.paths]
+    done, left = ledger.progress(needs)
+    workers = study.runs[0].workers or (1 if study.in_process else os.cpu_count() or 1)
+    widths = round_widths(ledger)
+    size = {run.run_id: parameters(run.config.model, layout.vocab_sizes[run.run_id]) for run in layout.runs}
+    report = {
+        "study": study.name,
+        "runs": len(layout.runs),
+        **_work(layout, ledger),
+        "rounds": len(widths),
+        "round_widths": widths,
+        "parameters": max(size.values()),
+        "state_bytes_peak": state_bytes_peak(ledger, size, study.runs[0].keep_states),
+        "done": done if texts else 0,
+        "steps_left": left,
+        "workers": workers,
+        "seconds_left": seconds_left(ledger, needs, workers) if texts else None,
+        "splits": splits(ledger, study.axes),
+        "renamed": renamed(layout, read_reference(study.store, study.name, study.output)) if texts else [],
+        "altered": list(study.altered),
+        "warnings": list(_warnings(study, texts)),
+        "store": str(study.store),
+        "output": str(study.output),
+    }
+    return report, ledger
+
+
+def _work(layout: Layout, ledger: Ledger) -> dict[str, Any]:
+    """Steps, tokens and operations of all paths."""
+    tokens, flops, shared = 0, 0.0, 0
+    per_step: dict[str, tuple[int, float]] = {}
+    for path in ledger.paths:
+        for node in path.nodes:
+            run = layout.runs[node.run]
+            if run.root not in per_step:
+                trainer = run.config.trainer
+                step = trainer.batch_rows * trainer.row_length
+                vocab_size = layout.vocab_sizes[run.run_id]
+                per_step[run.root] = step, step * flops_per_token(run.config.model, vocab_size, trainer.row_length)
+            steps = _steps(node)
+            shared += steps
+            tokens += steps * per_step[run.root][0]
+            flops += steps * per_step[run.root][1]
+    alone = sum(run.steps for run in layout.runs)
+    return {
+        "steps_alone": alone,
+        "steps_shared": shared,
+        "ratio": alone / shared,
+        "tokens": tokens,
+        "flops": flops,
+    }
+
+
+def _steps(node: Node) -> int:
+    return node.stop - node.start
+
+
+def round_widths(ledger: Ledger) -> list[int]:
+    """How many paths can be trained at once, round by round: those whose parents' rounds are over."""
+    depth: list[int] = []
+    for parent in ledger.parents:  # parents come before children
+        depth.append(0 if parent is None else depth[parent] + 1)
+    widths = [0] * (max(depth) + 1)
+    for level in depth:
+        widths[level] += 1
+    return widths
+
+
+def _warnings(study: Study, texts: StudyTexts | None) -> Iterator[str]:
+    if texts is None:
+        yield (
+            "the text of this study is not tokenised yet: whether there is enough of it, what is done already, "
+            "and the exact size of the vocabulary could not be checked"
+        )
+    baselines: dict[Any, set[Any]] = {}
+    for run in study.runs:
+        if run.schedule.replay_fraction == 0:
+            size = run.schedule.target_tokens or run.schedule.target_fraction
+            nuisance = (
+                run.schedule.target_epochs,
+                run.schedule.stage1,
+                run.schedule.stage2,
+                run.optimizer.weight_decay,
+            )
+            baselines.setdefault((run.target.name, run.model.name, size), set()).add(nuisance)
+    if len(study.runs) > 1 and not baselines:
+        yield "the grid has no run at replay_fraction 0: there is no baseline to compare with"
+    if len(study.runs) > 1 and any(len(tried) == 1 for tried in baselines.values()):
+        yield (
+            "untuned baseline: some target size has a single setting at replay_fraction 0; sweep "
+            "schedule.target_epochs (or the learning rate) so that the multiplier is against the best of several"
+        )
+
+
+def plan_text(report: Mapping[str, Any], drawing: Sequence[str] = ()) -> str:
+    """The plan for a reader."""
+    lines = [
+        f"study {report['study']}: {report['runs']} runs, {report['done']} of them done",
+        f"steps: {report['steps_alone']:,} alone, {report['steps_shared']:,} shared (ratio {report['ratio']:.2f}), "
+        f"{report['steps_left']:,} left to train",
+        f"work: {report['tokens']:,} tokens, {report['flops']:.3g} FLOPs, {report['parameters']:,} parameters",
+        f"rounds: {report['rounds']}, of {_shown_widths(report['round_widths'])} paths",
+        f"states: {report['state_bytes_peak'] / 1e6:,.0f} MB at most in {report['store']}",
+        f"output: {report['output']}",
+    ]
+    if report["seconds_left"] is not None:
+        lines.append(
+            f"time: about {_shown_time(report['seconds_left'])} with {report['workers']} workers, at the rate that was "
+            "measured in this store"
+        )
+    lines += [
+        f"split: {item['setting']} parts runs from step {item['step']:,} on ({item['share']:.0%} of the way)"
+        for item in report["splits"]
+    ]
+    lines += [f"altered: {_shown_change(item)}" for item in report["altered"]]
+    lines += [
+        f"changed: {_shown_change(item)} since the study last ran: {item['runs']} of its runs have new keys"
+        for item in report["renamed"]
+    ]
+    lines += [f"warning: {warning}" for warning in report["warnings"]]
+    return "\n".join([*lines, *drawing])
+
+
+def _shown_change(item: Mapping[str, Any]) -> str:
+    return f"{item['setting']}: {item['from']} -> {item['to']}"
+
+
+def _shown_widths(widths: Sequence[int]) -> str:
+    return ", ".join(map(str, widths[:12])) + (" ..." if len(widths) > 12 else "")
+
+
+def _shown_time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def drawn(ledger: Ledger, axes: Sequence[str]) -> list[str]:
+    """The tree as lines for a terminal, where it is small enough."""
+    return ["", *tree_lines(ledger, axes)] if len(ledger.runs) <= MOST_RUNS_DRAWN else []
+
+
+def drawing(ledger: Ledger, axes: Sequence[str]) -> str:
+    """The tree as SVG."""
+    return tree_svg(ledger, axes)

@@ -1,0 +1,123 @@
+"""What each study refers to in a store: which states must stay, and which settings named them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replay_sweeps.errors import DamagedFile
+from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.sweep.plan import plain_values
+
+if TYPE_CHECKING:
+    from replay_sweeps.sweep.layout import Layout
+    from replay_sweeps.sweep.ledger import Ledger
+
+# settings that never enter a key
+_WITHOUT_EFFECT = ("logger.", "paths.", "study.", "evaluation.", "plan", "scale", "workers", "fail_fast", "keep_states")
+_DETAILS = ("trainer.save_every_minutes", "trainer.log_every_steps", "trainer.waypoints", "trainer.threads")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one study refers to."""
+
+    study: str
+    output: str  # the study's folder; when it is gone, so is the reference
+    complete: bool
+    states: frozenset[str]  # paths of all states that its tree names
+    settings: Mapping[str, Any]  # that shape states and have one value in all runs, by dotted name; and of each text
+    varying: tuple[str, ...]  # the other settings
+    cells: Mapping[str, str]  # the key of each run's last state, by the values of the varying settings
+
+    @classmethod
+    def of(cls, study: str, output: Path, layout: "Layout", ledger: "Ledger", complete: bool) -> "Reference":
+        """The reference of a study that is laid out."""
+        states = {
+            ledger.state(index, step).path
+            for index, path in enumerate(ledger.paths)
+            for step in {*(node.stop for node in path.nodes), *path.waypoints()}
+        }
+        flat = [dict(_flat(run.config)) for run in layout.runs]
+        settings, varying = _shared(flat, layout)
+        cells = {cell_name(values, varying): run.key(run.steps) for values, run in zip(flat, layout.runs, strict=True)}
+        return cls(study, str(output.absolute()), complete, frozenset(states), settings, varying, cells)
+
+
+def _shared(flat: Sequence[Mapping[str, Any]], layout: "Layout") -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The settings of one value in all runs, with what the texts and the machine add; the names of the others."""
+    names = dict.fromkeys(name for values in flat for name in values)
+    varying = tuple(name for name in names if any(values.get(name) != flat[0].get(name) for values in flat))
+    shared = {name: value for name, value in flat[0].items() if name not in varying}
+    return {**shared, **layout.made_of}, varying
+
+
+def cell_name(values: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """One text for the values that tell a run from the others of its study."""
+    return " ".join(f"{name}={values.get(name)}" for name in sorted(varying))
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        name, value = prefix + field.name, getattr(config, field.name)
+        if name in _DETAILS or f"{name}.".startswith(_WITHOUT_EFFECT):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, plain_values(value)
+
+
+def _file(store: Path, study: str, output: Path | str) -> Path:
+    return store / "studies" / f"{study}-{fingerprint(str(Path(output).absolute()))[:8]}.json"
+
+
+def write_reference(store: Path, reference: Reference) -> None:
+    """Keep a study's reference in the store, in place of its former one."""
+    record = {**vars(reference), "states": sorted(reference.states)}
+    write_record(_file(store, reference.study, reference.output), record)
+
+
+def read_reference(store: Path, study: str, output: Path) -> Reference | None:
+    """The reference that a study left when it last ran, or None."""
+    return _read(_file(store, study, output))
+
+
+def references(store: Path) -> list[Reference]:
+    """The references of all studies in a store."""
+    return [found for file in sorted((store / "studies").glob("*.json")) if (found := _read(file))]
+
+
+def forget(store: Path, reference: Reference) -> None:
+    """Remove a study's reference."""
+    _file(store, reference.study, reference.output).unlink(missing_ok=True)
+
+
+def _read(file: Path) -> Reference | None:
+    try:
+        record = read_record(file)
+        return Reference(**{**record, "states": frozenset(record["states"]), "varying": tuple(record["varying"])})
+    except (FileNotFoundError, DamagedFile, TypeError):
+        return None
+
+
+def renamed(layout: "Layout", before: Reference | None) -> list[dict[str, Any]]:
+    """The settings whose change since the study last ran gives runs new keys: setting, from, to; and how many runs."""
+    if before is None:
+        return []
+    flat = [dict(_flat(run.config)) for run in layout.runs]
+    settings, varying = _shared(flat, layout)
+    new = set(varying) - set(before.varying)
+    count = 0
+    for values, run in zip(flat, layout.runs, strict=True):
+        if all(values.get(name) == before.settings.get(name) for name in new):
+            key = before.cells.get(cell_name(values, before.varying))
+            count += key is not None and key != run.key(run.steps)
+    if not count:
+        return []
+    return [
+        {"setting": name, "from": before.settings[name], "to": value, "runs": count}
+        for name, value in settings.items()
+        if name in before.settings and before.settings[name] != value
+    ]
