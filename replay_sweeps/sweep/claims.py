@@ -18,6 +18,7 @@ from typing import Any
 
 BEAT = 5.0  # seconds between heartbeats
 PATIENCE = 60.0  # seconds without a heartbeat after which a claim is free again
+WORKER = "worker-"  # what the claims of workers themselves, not of paths, are called
 HEAD = 26  # bytes of the line that the heartbeat rewrites in place: beats and step
 
 
@@ -134,8 +135,23 @@ class Claims:
         except FileNotFoundError:
             return []
 
+    def enlist(self) -> Claim:
+        """Say that this worker is alive, also between two paths, until it is released."""
+        claim = self.take(f"{WORKER}{uuid.uuid4().hex}")
+        assert claim
+        return claim
+
     def held(self) -> dict[str, int]:
-        """The claims of living workers, with the step that each is at."""
+        """The paths that living workers hold, with the step that each is at."""
+        return {name: step for name, (step, _) in self._alive().items() if not name.startswith(WORKER)}
+
+    def workers(self) -> int:
+        """How many workers of this session are alive."""
+        found = self._alive().items()
+        return sum(name.startswith(WORKER) and session == self.session for name, (_, session) in found)
+
+    def _alive(self) -> dict[str, tuple[int, str]]:
+        """The step and the session of each claim of a living worker."""
         found = {}
         names = self.names()
         for gone in self._watched.keys() - set(names):
@@ -143,7 +159,8 @@ class Claims:
         for name in names:
             claim = read_claim(self._file(name))
             if claim is not None and not self._is_dead(name, *claim):
-                found[name] = int(claim[0].split()[1]) if claim[1] else 0
+                line, holder = claim
+                found[name] = (int(line.split()[1]), holder.session) if holder else (0, "")
         return found
 
     def take(self, name: str) -> Claim | None:

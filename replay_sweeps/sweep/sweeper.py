@@ -69,8 +69,11 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.sweep.texts import prepare_texts
         from replay_sweeps.training.numerics import measured_rates
 
-        assert self.loader is not None
-        command = read_command(arguments, self.loader)
+        assert self.loader is not None and self.config is not None
+        launcher = [
+            item for item in self.config.hydra.overrides.hydra if item.startswith(("hydra/", "hydra.launcher."))
+        ]
+        command = read_command([*arguments, *launcher], self.loader)  # Hydra keeps the launcher's settings to itself
         study = resolve_study(command, self.loader)
         with one_line_for_storage(study.store):
             texts = prepare_texts(study.runs, study.store)
@@ -104,7 +107,10 @@ class PrefixTreeSweeper(Sweeper):
             launcher = self._launcher(study.output, pool.workers)
             session = uuid.uuid4().hex
             write_work(study, ledger, pool, rates, session)
-            job = [*fixed, f"+worker={(study.output / WORK_FILE).absolute()}"]
+            job = [
+                *(item for item in fixed if not item.startswith("hydra")),
+                f"+worker={(study.output / WORK_FILE).absolute()}",
+            ]
             progress = None if study.in_process else Progress(len(ledger.runs))
             Rounds(
                 ledger,

@@ -54,8 +54,12 @@ class PathWorker:
     def work(self) -> None:
         """Raises Interrupted as training does, and CannotGoOn where the store cannot be written."""
         try:
-            while self._next():
-                pass
+            here = self.claims.enlist()
+            try:
+                while self._next():
+                    pass
+            finally:
+                here.release()
         except OSError as error:
             problem = storage_problem(error, self.ledger.store.folder)
             if problem is None:
@@ -70,7 +74,7 @@ class PathWorker:
             return False
         held = self.claims.held()
         free = [index for index, _ in ready if self.ledger.claim_name(index) not in held]
-        if self.trained and self.pool.workers > len(held) + 1 and len(free) > len(held) + 1:
+        if self.trained and min(self.pool.workers, len(free)) > self.claims.workers():
             return False
         for index in free:
             claim = self.claims.take(self.ledger.claim_name(index))
