@@ -26,7 +26,7 @@ class Reference:
     study: str
     output: str  # the study's folder; when it is gone, so is the reference
     complete: bool
-    states: frozenset[str]  # paths of all states that its tree names
+    states: frozenset[str]  # paths of all states that are saved or observed
     settings: Mapping[str, Any]  # that shape states and have one value in all runs, by dotted name; and of each text
     varying: tuple[str, ...]  # the other settings
     cells: Mapping[str, str]  # the key of each run's last state, by the values of the varying settings
@@ -37,7 +37,7 @@ class Reference:
         states = {
             ledger.state(index, step).path
             for index, path in enumerate(ledger.paths)
-            for step in {*(node.stop for node in path.nodes), *path.waypoints()}
+            for step in {*(node.stop for node in path.nodes), *path.waypoints(), *ledger.observed.get(index, ())}
         }
         flat = [dict(_flat(run.config)) for run in layout.runs]
         settings, varying = _shared(flat, layout)

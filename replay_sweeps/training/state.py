@@ -56,5 +56,5 @@ def read_optimizer(folder: Path) -> dict[str, dict[str, Tensor]]:
     state: dict[str, dict[str, Tensor]] = {}
     for name, value in load_file(folder / OPTIMIZER).items():
         parameter, _, part = name.rpartition("/")
-        state.setdefault(parameter, {})[part] = value
+        state.setdefault(parameter, {})[part] = value.clone()  # not mapped from a file that may be dropped
     return state
