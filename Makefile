@@ -1,7 +1,9 @@
 # Two commands on a fresh machine: `make quickstart` and `make test`. Both make .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED := .venv/installed
+FOR_TESTS := .venv/installed-for-tests
 
 .PHONY: quickstart test lint clean
 .DELETE_ON_ERROR:
@@ -12,7 +14,7 @@ quickstart: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(FOR_TESTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -25,6 +27,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "replay-sweeps needs Python 3.11 or later; set it with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e .
 	touch $(INSTALLED)
+
+$(FOR_TESTS): $(INSTALLED)
+	$(PIP) -e '.[dev,joblib,slurm,ray]'
+	touch $(FOR_TESTS)

@@ -1,5 +1,7 @@
 """Tuned cells with their losses: one row for each (N, α, ρ) of a group, and which of them are reference points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,11 +11,13 @@ from analysis.seeds import seed_means
 from analysis.tables import parts
 
 
-def with_losses(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, Noise | None, list[str]]:
+def with_losses(
+    cells: pd.DataFrame, runs: pd.DataFrame, near_best: pd.DataFrame
+) -> tuple[pd.DataFrame, Noise | None, list[str]]:
     """Cells (rows 0 … K−1, `cell` kept as a column) with seed-mean losses, the seeds' noise, and warnings about seeds.
 
-    `cells` and `runs` come from `tuned_runs`; columns added: target_loss, generic_loss, target_train_loss (nats),
-    runs, seeds.
+    `cells`, `runs` and `near_best` come from `tuned_runs`; columns added: target_loss, generic_loss, target_train_loss
+    (nats), runs, seeds.
     """
     cells = cells.sort_index().copy()
     codes, seeds = runs["cell"].to_numpy(), runs["seeds"].to_numpy()
@@ -35,7 +39,18 @@ def with_losses(cells: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, 
         warnings.append(
             "repeats: the table names no seeds; rows with equal settings were taken for repeated runs and averaged"
         )
-    return cells.reset_index(), means.noise, warnings
+    return cells.reset_index(), _seed_noise(near_best), warnings
+
+
+def _seed_noise(near_best: pd.DataFrame) -> Noise | None:
+    """The noise of one run from repeats at settings that are as good as the chosen ones."""
+    losses = near_best["target_loss"].to_numpy(dtype=float)
+    noise = seed_means(near_best["setting"].to_numpy(), near_best["seeds"].to_numpy(), losses).noise
+    if noise is None:
+        return None
+    repeated = near_best[near_best["setting"].duplicated(keep=False)]
+    several = repeated["target_tokens"].nunique() > 1 or near_best["target_tokens"].nunique() == 1
+    return replace(noise, across_sizes=several)
 
 
 def reference_cells(cells: pd.DataFrame) -> NDArray[np.bool_]:

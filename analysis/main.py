@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"replay-analyze: {problem}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of a pipe has gone: nothing more can be said to it, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         print(f"replay-analyze: {error.filename or error}: {error.strerror or 'cannot be used'}", file=sys.stderr)
         return 2

@@ -11,11 +11,16 @@ ENOUGH_DEGREES_OF_FREEDOM = 4
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation of one run's loss: `sigma` in nats, `dof` degrees of freedom behind it, `source` in words."""
+    """Standard deviation of one run's loss.
+
+    `sigma` in nats, `dof` degrees of freedom behind it, `source` in words; `across_sizes`, whether it was seen at
+    several target sizes, so that it holds what a subset of the target adds at one size and not at another.
+    """
 
     sigma: float
     dof: int
     source: str
+    across_sizes: bool = True
 
     def __str__(self) -> str:
         degrees = "1 degree" if self.dof == 1 else f"{self.dof} degrees"
@@ -34,10 +39,10 @@ def pooled(first: Noise | None, second: Noise | None) -> Noise | None:
 def noise_of(seeds: Noise | None, residual: Noise | None) -> Noise | None:
     """The noise to compute intervals with.
 
-    Seeds alone where they have at least 4 degrees of freedom, otherwise pooled with the scatter of the reference points
-    about the fitted form.
+    Seeds alone where they have at least 4 degrees of freedom and were repeated at several target sizes, otherwise
+    pooled with the scatter of the reference points about the fitted form.
     """
-    if seeds is not None and seeds.dof >= ENOUGH_DEGREES_OF_FREEDOM:
+    if seeds is not None and seeds.dof >= ENOUGH_DEGREES_OF_FREEDOM and seeds.across_sizes:
         return seeds
     return pooled(seeds, residual)
 

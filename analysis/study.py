@@ -132,7 +132,8 @@ def analyse(runs: pd.DataFrame, settings: Settings | None = None) -> Findings:
     for key, cells in tuned.cells.groupby(columns, dropna=False, sort=True):
         label = dict(zip(columns, key, strict=True))
         chosen = tuned.runs[tuned.runs["cell"].isin(cells.index)]
-        groups.append(_with_own_curve(label, cells, chosen, settings))
+        near_best = tuned.near_best[tuned.near_best["cell"].isin(cells.index)]
+        groups.append(_with_own_curve(label, with_losses(cells, chosen, near_best), chosen, settings))
     finished = [_compared(_borrowing(group, groups), settings) for group in groups]
     finished.sort(key=lambda group: (group.headline is not None, len(group.multipliers)), reverse=True)
     return Findings(runs, done, tuple(finished), tuple(warnings), settings)
@@ -165,10 +166,13 @@ def _status_warnings(runs: pd.DataFrame, n_done: int) -> list[str]:
 
 
 def _with_own_curve(
-    label: dict[str, Any], cells: pd.DataFrame, runs: pd.DataFrame, settings: Settings
+    label: dict[str, Any],
+    cells_noise_warnings: tuple[pd.DataFrame, Noise | None, list[str]],
+    runs: pd.DataFrame,
+    settings: Settings,
 ) -> GroupFindings:
-    """A group with its cells' losses and, where its runs without replay allow one, its reference curve."""
-    cells, seed_noise, warnings = with_losses(cells, runs)
+    """A group with, where its runs without replay allow one, its reference curve; first argument as `with_losses`."""
+    cells, seed_noise, warnings = cells_noise_warnings
     points = cells[reference_cells(cells)]
     warnings += baseline_warnings(points)
     curve, reason = None, "there is no run without replay (replay_fraction = 0) to compare with"

@@ -12,6 +12,9 @@ from analysis.seeds import seed_means
 
 AXES = ("target", "generic", "model", "mode", "total_tokens", "target_tokens", "stage2_allocation", "replay_fraction")
 
+# Settings that are this much worse than their cell's best may be noisier too (over-fitted, diverging).
+NEAR_BEST = 1.05
+
 # Where a nuisance setting ends by nature: the best may lie there without a warning.
 NATURAL_ENDS = {"target_epochs": 1.0, "weight_decay": 0.0}
 
@@ -20,12 +23,14 @@ NATURAL_ENDS = {"target_epochs": 1.0, "weight_decay": 0.0}
 class TunedRuns:
     """Runs at the chosen settings of each cell.
 
-    Attributes: `runs`, the chosen runs with a column `cell`; `cells`, one row a cell, indexed by `cell`: axes, chosen
-    nuisance settings, `settings` (how many were tried), `edge` (where the best lies on the edge of what was tried, in
-    words), `selection_loss`; `warnings`.
+    Attributes: `runs`, the chosen runs with a column `cell`; `near_best`, the runs at settings whose selection loss
+    lies within 5 % of their cell's best (columns `cell`, `setting`): repeats among them tell the noise; `cells`, one
+    row a cell, indexed by `cell`: axes, chosen nuisance settings, `settings` (how many were tried), `edge` (where the
+    best lies on the edge of what was tried, in words), `selection_loss`; `warnings`.
     """
 
     runs: pd.DataFrame
+    near_best: pd.DataFrame
     cells: pd.DataFrame
     warnings: tuple[str, ...]
 
@@ -82,7 +87,9 @@ def tuned_runs(done: pd.DataFrame, axes_from_nuisance: Sequence[str] = ()) -> Tu
     cells["settings"] = table.groupby("cell").size()
     cells["selection_loss"] = best.set_index("cell")["loss"]
     cells["edge"] = _edges(done, cells, nuisance)
-    return TunedRuns(runs, cells, tuple(warnings))
+    near = table["loss"] <= NEAR_BEST * table["cell"].map(cells["selection_loss"])
+    near_best = done[done["setting"].isin(table.index[near])]
+    return TunedRuns(runs, near_best, cells, tuple(warnings))
 
 
 def _setting_means(done: pd.DataFrame, column: str) -> "pd.Series[float]":

@@ -29,7 +29,7 @@ differ by 0.005 to 0.02 at these sizes). *runs*: runs averaged at each point. *w
 {table}
 
 *naive* is what is usually done: residuals resampled as they are, the two losses inverted as if they were exact. With
-five points and three parameters it covers the truth about a quarter of the time.
+five points and three parameters it covers the truth less than a third of the time.
 
 ## Whole studies
 

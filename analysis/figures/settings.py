@@ -32,7 +32,7 @@ def _cells_by(findings: Findings, column: str) -> tuple[pd.DataFrame, float]:
     if group.headline is not None and varied.get(group.headline.row["target_tokens"], 0) > 1:
         tokens = float(group.headline.row["target_tokens"])
     tuned = tuned_runs(done[done["target_tokens"] == tokens], (column,))
-    cells, _, _ = with_losses(tuned.cells, tuned.runs)
+    cells, _, _ = with_losses(tuned.cells, tuned.runs, tuned.near_best)
     return cells, tokens
 
 

@@ -194,3 +194,10 @@ def test_quantities_are_shown_in_words():
         "16", "4.1 thousand", "16.4 thousand", "4 million", "2 billion",
     ]  # fmt: skip
     assert [shown_share(v) for v in (0.75, 0.875, 1 / 9)] == ["75 %", "87.5 %", "11.1 %"]
+
+
+def test_repeats_at_one_size_only_are_pooled_with_the_scatter_of_the_curve():
+    runs = simulate_runs(Truth(seed_effect=0.0), replay_tokens=(8192,), seeds=4, seed=8)
+    some = found(runs[(runs["order_seed"] == 0) | (runs["target_tokens"] == 8192)]).groups[0].curve.noise
+    everywhere = found(runs).groups[0].curve.noise
+    assert "scatter" in some.source and "scatter" not in everywhere.source

@@ -117,6 +117,12 @@ def test_groups_without_a_common_seed_keep_plain_means_and_say_so():
     assert result.means.tolist() == [2.0, 5.0] and not result.connected
 
 
+def test_noise_comes_from_repeats_near_the_best_not_from_diverging_settings():
+    steady = [{"target_epochs": e, "order_seed": s, "target_loss": 3.5 + 0.001 * s} for e in (4, 8) for s in range(2)]
+    wild = [{"target_epochs": 64, "order_seed": s, "target_loss": 5.0 + s} for s in range(2)]
+    assert set(tuned(steady + wild).near_best["target_epochs"]) == {4, 8}
+
+
 def test_a_seed_effect_common_to_all_groups_is_no_noise():
     runs = completed(checked_runs(simulate_runs(seeds=3, seed=4), "table"))
     runs = runs[runs["target_epochs"] == 8]
