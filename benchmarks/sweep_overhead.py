@@ -120,7 +120,7 @@ def account(arguments: list[str], folder: Path) -> dict[str, float]:
     return {name: seconds / RUNS for name, seconds in parts.items()}
 
 
-def main() -> None:
+def main(tries_each: int = 3) -> None:
     from sweep_record import write
 
     rows = []
@@ -130,19 +130,19 @@ def main() -> None:
         subprocess.run(prepare, check=True, stderr=subprocess.DEVNULL)
         for name, launcher in (("in process", []), ("local, 2 workers", ["hydra/launcher=local", "workers=2"])):
             tries = []
-            for number in range(3):
+            for number in range(tries_each):
                 output = folder / f"{name} {number}"
                 (output / "store").mkdir(parents=True)
                 for kind in ("text", "numerics"):
                     (output / "store" / kind).symlink_to(folder / "first" / "store" / kind)
                 tries.append(account([*launcher, f"paths.output='{output}'"], folder))
             tries.sort(key=lambda parts: parts["overhead"])
-            row = {"launcher": name, **{part: f"{seconds:.3f}" for part, seconds in tries[1].items()}}
-            row["overhead"] += f" ({tries[0]['overhead']:.3f} to {tries[2]['overhead']:.3f})"
+            row = {"launcher": name, **{part: f"{seconds:.3f}" for part, seconds in tries[len(tries) // 2].items()}}
+            row["overhead"] += f" ({tries[0]['overhead']:.3f} to {tries[-1]['overhead']:.3f})"
             rows.append(row)
-            print(row)
+            print(row, flush=True)
     parts = [part for part in rows[0] if part not in ("launcher", "overhead")]
-    notes = ["Seconds a run, median (range) of three. Overhead: all but steps and validation."]
+    notes = ["Seconds a run, median (range) of the tries. Overhead: all but steps and validation."]
     write("sweep_overhead", "Overhead of a run", ["launcher", "overhead", *parts], rows, notes)
 
 
@@ -150,6 +150,6 @@ if __name__ == "__main__":
     if "--measured" in sys.argv:
         sys.argv.remove("--measured")
         sys.exit(command())
-    main()
+    main(*map(int, sys.argv[1:]))
 elif "OVERHEAD" in os.environ:
     measure()
