@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, 1 when runs failed, 2 when the command was wrong."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _log_to_stderr()
+    warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")  # launchers' own: meant so
     if {"--help", "-h"} & set(given):
         print(HELP.format(groups="\n".join(f"  {group:11} {', '.join(choices(group))}" for group in GROUPS)))
         return 0

@@ -1,6 +1,7 @@
 """A Slurm of one machine: sbatch runs the script for real, srun its command, sacct and scancel know the processes.
 
-State lies in $FAKE_SLURM. FAKE_SLURM_LIMIT: seconds after which a job's step gets the signal that the script asks for.
+State lies in $FAKE_SLURM. FAKE_SLURM_LIMIT: seconds of training after which the first job gets the signal of its time
+limit; where training begins is known from a file called `training`.
 """
 
 import os
@@ -59,9 +60,11 @@ def srun(*arguments: str) -> int:
             files[option] = Path(path).open("ab")  # noqa: SIM115 - the step inherits it
     process = subprocess.Popen(given, stdout=files.get("--output"), stderr=files.get("--error"))
     limit = os.environ.get("FAKE_SLURM_LIMIT")
-    if limit:
+    if limit and not list(HERE.glob("*.limited")):
 
         def end() -> None:
+            while not (HERE / "training").exists():
+                time.sleep(0.1)
             time.sleep(float(limit))
             if process.poll() is None:
                 (HERE / f"{name}.limited").touch()

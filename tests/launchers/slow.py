@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,6 +18,8 @@ def task(config: DictConfig) -> dict[str, Any] | None:
     begin = ReplayModule.begin_step
 
     def slow(self: ReplayModule, step: int) -> None:
+        if "FAKE_SLURM" in os.environ:
+            (Path(os.environ["FAKE_SLURM"]) / "training").touch()
         time.sleep(float(os.environ.get("SLOW_STEPS", 0)))
         begin(self, step)
 

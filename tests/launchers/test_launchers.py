@@ -69,7 +69,6 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     [
         ("kill", "its worker was killed, twice"),
         ("unpicklable", "Unpicklable: holds a generator"),
-        ("exit", "SystemExit: 3"),
     ],
 )
 def test_a_worker_that_goes_wrong_costs_its_path_alone(

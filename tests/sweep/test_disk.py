@@ -35,6 +35,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("replay-sweep: ")]
 
 
+@pytest.mark.slow
 def test_a_full_disk_then_a_read_only_one(
     small_disk: Path, command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_run_whose_loss_is_not_finite_fails_alone(
     assert "NonFiniteLoss" in first and "schedule.stage1.peak=3e-3,1e30" in last
 
 
+@pytest.mark.slow
 def test_the_store_is_listed_and_what_no_study_refers_to_is_dropped(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
