@@ -23,7 +23,9 @@ class Progress:
         self._show(force=self.on_terminal)
 
     def stepped(self, tokens: int) -> None:
-        """One more optimizer step of so many tokens."""
+        """One more optimizer step of so many tokens. The clock starts after the first, which waits for a compiler."""
+        if self.steps_done == 0:
+            self._began = time.monotonic()
         self.steps_done, self.steps_left, self.tokens = self.steps_done + 1, self.steps_left - 1, self.tokens + tokens
         self._show()
 
@@ -41,7 +43,7 @@ class Progress:
             f"runs {self.runs_done}/{self.runs}",
             f"steps {self.steps_done:,}/{self.steps_done + self.steps_left:,}",
         ]
-        if self.steps_done:
+        if self.steps_done > 1:
             left = int(self.steps_left * elapsed / self.steps_done)
             clock = (
                 f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
