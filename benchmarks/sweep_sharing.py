@@ -33,10 +33,9 @@ def order(study: Study, runs: list[int], store: Path, rates: dict) -> dict:
     """What a worker on some of the study's runs is told."""
     from replay_sweeps.files import fingerprint
     from replay_sweeps.sweep.plan import plain_values
-    from replay_sweeps.sweep.texts import find_texts
 
     configs = [study.runs[run] for run in runs]
-    layout = lay_out(configs, find_texts(configs, store), rates)
+    layout = lay_out(configs, prepare_texts(configs, store), rates)
     return {
         **{"store": str(store), "output": str(store.parent), "session": "benchmark", "in_process": False},
         **{"workers": 1, "fail_fast": False, "keep_states": "leaves", "rates": rates},
