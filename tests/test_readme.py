@@ -18,7 +18,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-TINY = ["+scale=tiny", "schedule.total_tokens=32768", "evaluation.tokens=1024", "paths.store=store"]
+TINY = ["+scale=tiny", "schedule.total_tokens=32768", "evaluation.tokens=1024"]
 
 
 @pytest.fixture(scope="module")
