@@ -194,10 +194,6 @@ class Store:
             remove()
             return None
 
-    def bytes_of_states(self) -> int:
-        """How much room the kept states take, in bytes."""
-        return sum(path.stat().st_size for path in (self.folder / "states").rglob("*") if path.is_file())
-
     def states(self) -> Iterator[tuple[str, int, str, int]]:
         """All kept states: the beginning of the root, the step, the beginning of the key, bytes."""
         for folder in sorted((self.folder / "states").glob("*/*")):

@@ -35,8 +35,6 @@ class Engine:
     """One model of one shape in this process, compiled once and used for every stretch of that shape."""
 
     def __init__(self, run: RunConfig, vocab_size: int, numerics: Mapping[str, Any], peak_flops: float) -> None:
-        self.trainer_config = run.trainer
-        self.model_config = run.model
         if run.trainer.threads:
             torch.set_num_threads(run.trainer.threads)
         cuda = torch.cuda.is_available() and run.trainer.accelerator != "cpu"
