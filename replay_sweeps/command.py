@@ -14,8 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
-from replay_sweeps.config import leaves, nearest
 from replay_sweeps.errors import UserError
+from replay_sweeps.settings import leaves, nearest
 
 GROUPS = (
     "model",

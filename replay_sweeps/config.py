@@ -1,14 +1,8 @@
-"""The typed schema of a run's configuration: names, types, units and checks. Values live in `conf/`."""
+"""The typed schema of a run's configuration: names, types and units. Values live in `conf/`, checks in `checks`."""
 
-import dataclasses
-import difflib
-import functools
-import types
-import typing
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 Mode = Literal["mid_train", "fine_tune", "from_pretrained"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -19,6 +13,7 @@ SourceKind = Literal[
     "installed_documentation_without_standard_library",
     "sympy",
     "standard_library",
+    "self_generated",
 ]
 
 
@@ -28,12 +23,19 @@ class SourceConfig:
 
     name: str
     kind: SourceKind
-    path: str | None = None  # local: a file or folder; hub: the data set's id
+    path: str | None = None  # local: a file or folder; hub: the data set's id; self_generated: the model
     subset: str | None = None  # hub: the data set's configuration
     split: str = "train"
-    revision: str | None = None  # hub: a branch, tag or commit
+    revision: str | None = None  # hub, self_generated: a branch, tag or commit
+    format: Literal["text", "chat"] = "text"  # chat: conversations, of which the responses alone are learned
     text_column: str = "text"
-    max_documents: int | None = None
+    messages_column: str = "messages"  # chat: a list of {role, content}
+    prompt_column: str | None = None  # chat: instead of messages, a prompt and its response
+    response_column: str | None = None
+    max_documents: int | None = None  # self_generated: how many to sample
+    document_tokens: int = 512  # self_generated: tokens of a document, at most
+    temperature: float = 1.0  # self_generated: of sampling
+    generation_seed: int = 0  # self_generated: of sampling
     validation_fraction: float = 0.05  # share of documents held out, chosen by a hash of their text
     split_above_characters: int = 20_000  # longer documents are cut at paragraphs before anything else happens
     repeat: bool = False  # generic text only: rows may be seen more than once when there are too few
@@ -45,6 +47,8 @@ class TokenizerConfig:
     """A Hugging Face tokenizer by name or path, or `bpe`: byte-level BPE trained on the generic text."""
 
     path: str = "bpe"
+    revision: str | None = None  # of a hub id: a branch, tag or commit
+    chat_template: str | None = None  # a Jinja file, where the tokenizer brings none or another is wanted
     vocab_size: int | None = (
         None  # bpe: how many to learn; else: rows of the model's embedding, at least the tokenizer's
     )
@@ -52,7 +56,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Llama-architecture causal language model; from `init_seed`, or from the local folder `path`."""
+    """A causal language model: of the Llama architecture from `init_seed`, or any pretrained one from `path`."""
 
     name: str
     tokenizer: TokenizerConfig
@@ -64,8 +68,13 @@ class ModelConfig:
     max_positions: int = 4096
     rope_theta: float = 10_000.0
     tie_embeddings: bool = False
-    init_seed: int = 0
-    path: str | None = None
+    init_seed: int = 0  # of new weights, those of LoRA among them
+    path: str | None = None  # a folder that save_pretrained wrote, or a hub id
+    revision: str | None = None  # of a hub id: a branch, tag or commit
+    allow_pickle: bool = False  # unpickle weights that are no safetensors: only where their author is trusted
+    lora_rank: int | None = None  # train low-rank adapters alone (LoRA, arXiv 2106.09685); null: all weights
+    lora_alpha: float | None = None  # scale of the adapters; null: twice the rank
+    lora_targets: str = "all-linear"  # modules that get adapters, by the end of their names, comma-separated
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class ScheduleConfig:
     total_tokens: int | None = None  # T; derived in mode from_pretrained
     target_tokens: int | None = None  # N; give this or target_fraction
     target_fraction: Fraction | None = None  # N/T
+    target_share: Fraction | None = None  # N as a share of the target text's training rows, rounded down to rows
     order_seed: int = 0
     subset_seed: int = 0
     stage1: RateConfig | None = None  # mid_train: both stages
@@ -114,14 +124,22 @@ class TrainerConfig:
     """How a stretch of steps is computed."""
 
     row_length: int  # tokens
-    batch_rows: int  # rows of one optimizer step
-    micro_batch_rows: int | None = None  # rows computed at once; null: all
-    precision: Precision = "auto"  # bf16 where a measurement finds it faster
-    compile: bool = True
+    batch_rows: int  # rows of one optimizer step, on all devices together
+    micro_batch_rows: int | None = None  # rows that a device computes at once; null: all of its share
+    precision: Precision = "auto"  # of matrix products: bf16 where a measurement finds it faster
+    weights: Literal["fp32", "bf16"] = "fp32"  # of the master weights and the optimizer
+    compile: Literal["true", "false", "layers"] = "true"  # torch.compile: the whole model, or each decoder layer alone
+    activation_checkpointing: bool = False  # compute activations anew in the backward pass: less memory, more time
+    fused_loss: Literal["auto", "true", "false"] = "auto"  # Liger's fused linear cross-entropy (extra: gpu)
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # of one model on many devices; auto: ddp
+    devices: int = 1  # of each node, that one model is trained on
+    nodes: int = 1
     threads: int | None = None  # null: torch's own choice
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     save_every_minutes: float = 5.0
     log_every_steps: int = 8
+    utilisation: float = 0.4  # of the device's rate of matrix products, assumed where no rate was measured
+    peak_tflops: float | None = None  # of one device; null: as measured on this machine
     waypoints: int = 16  # states kept along the trunk, so that a value added later branches near one
 
 
@@ -178,124 +196,5 @@ class RunConfig:
     scale: str | None = None
     workers: int | None = None  # at most so many at once; null: one in process, else one a core
     fail_fast: bool = False  # stop at the first run that fails
+    budget: str | None = None  # 90s, 45m, 2h, 1d: the grid is cut, in the study's order, to what fits
     keep_states: Literal["leaves", "all", "none"] = "leaves"  # trained states that stay when nothing waits for them
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """A hint that names the nearest known name, or all of them when none is near and they are few."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"known: {', '.join(known)}" if len(known) <= 24 else "see replay-sweep --help"
-
-
-def leaves(schema: type = RunConfig, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings."""
-    hints = typing.get_type_hints(schema)
-    for item in dataclasses.fields(schema):
-        inner = _dataclass_in(hints[item.name])
-        if inner:
-            yield from leaves(inner, f"{prefix}{item.name}.")
-        else:
-            yield prefix + item.name
-
-
-def _dataclass_in(hint: Any) -> type | None:
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def build(schema: type, values: Mapping[str, Any], problems: list[tuple[str, str]], prefix: str = "") -> Any:
-    """An instance of the dataclass `schema` from plain values.
-
-    Every unknown name, missing value and wrong type is appended to `problems` as (dotted name, what is wrong); the
-    result is to be used only when there are none.
-    """
-    hints = _hints(schema)
-    fields = {item.name: item for item in dataclasses.fields(schema)}
-    found: dict[str, Any] = {}
-    unknown = sorted(values.keys() - fields.keys())
-    problems.extend((prefix + name, f"no such setting; {nearest(name, fields)}") for name in unknown)
-    for name, item in fields.items():
-        if name not in values:
-            if item.default is dataclasses.MISSING:
-                problems.append((prefix + name, "needs a value"))
-            continue
-        found[name] = _convert(values[name], hints[name], prefix + name, problems)
-    try:
-        return schema(**found)
-    except TypeError:
-        return None
-
-
-def convert(schema: type, field: str, value: Any, name: str, problems: list[tuple[str, str]]) -> Any:
-    """A value for one field of `schema`, as `build` takes it; what is wrong with it is said of `name`."""
-    return _convert(value, _hints(schema)[field], name, problems)
-
-
-_hints = functools.cache(typing.get_type_hints)
-
-
-def _convert(value: Any, hint: Any, name: str, problems: list[tuple[str, str]]) -> Any:
-    if value is None and _is_union(hint):
-        return None
-    if value == "???" or value is None:
-        problems.append((name, "needs a value"))
-        return None
-    if _is_union(hint):
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
-    inner = _dataclass_in(hint)
-    if inner:
-        if isinstance(value, Mapping):
-            return build(inner, value, problems, f"{name}.")
-        problems.append((name, f"{value!r} is not a group of settings"))
-        return None
-    try:
-        return _scalar(value, hint)
-    except (ValueError, TypeError, ZeroDivisionError):
-        problems.append((name, f"{value!r} is not {_description(hint)}"))
-        return None
-
-
-def _scalar(value: Any, hint: Any) -> Any:
-    if typing.get_origin(hint) is Literal:
-        text = str(value).lower() if isinstance(value, bool) else value
-        if text not in typing.get_args(hint):
-            raise ValueError
-        return text
-    if typing.get_origin(hint) is tuple:
-        return tuple(_scalar(item, typing.get_args(hint)[0]) for item in value)
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise ValueError
-        return value
-    if isinstance(value, bool):
-        if hint is str:
-            return str(value).lower()
-        raise ValueError
-    if hint is Fraction:  # 0.125 and "1/9" are meant exactly; 0.1111111 is meant as 1/9
-        return Fraction(str(value)).limit_denominator(10**9)
-    if hint is int:
-        number = float(value)
-        if number != int(number):
-            raise ValueError
-        return int(value) if not isinstance(value, float) else int(number)
-    if hint is float:
-        number = float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
-        if number != number or number in (float("inf"), float("-inf")):
-            raise ValueError
-        return number
-    return str(value)
-
-
-def _description(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    if typing.get_origin(hint) is tuple:
-        return "a list of " + _description(typing.get_args(hint)[0]).removeprefix("a ") + "s"
-    return {int: "a whole number", float: "a number", Fraction: "a fraction", bool: "true or false"}.get(hint, "a text")

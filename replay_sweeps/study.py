@@ -19,12 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
-from replay_sweeps.config import RunConfig, build, convert
+from replay_sweeps.config import RunConfig
 from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.sources import check_source
 from replay_sweeps.data.tokenize import check_tokenizer
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
+from replay_sweeps.settings import build, convert
 
 OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
 

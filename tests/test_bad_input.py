@@ -14,7 +14,10 @@ CASES = {
     "unknown group": (["modle=1m"], ["no setting or group modle; did you mean model?"]),
     "not key=value": (["replay"], ["replay (command line): cannot be read as key=value"]),
     "a group of settings": (["schedule.stage1=3"], ["is a group of settings; set one of schedule.stage1."]),
-    "wrong type": (["trainer.compile=maybe"], ["trainer.compile=maybe (command line): 'maybe' is not true or false"]),
+    "wrong type": (
+        ["trainer.compile=maybe"],
+        ["trainer.compile=maybe (command line): 'maybe' is not one of true, false, layers"],
+    ),
     "wrong type in a sweep": (
         ["schedule.target_epochs=1,x"],
         ["schedule.target_epochs=x (command line): 'x' is not a"],

@@ -3,8 +3,6 @@
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from replay_sweeps.config import ModelConfig
@@ -78,23 +76,3 @@ def draw_weights(network: PreTrainedModel, seed: int) -> None:
         scale = depth if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
         values = torch.empty(parameter.shape).normal_(0.0, INITIAL_STD * scale, generator=generator)
         parameter.copy_(values)
-
-
-class RowLoss(nn.Module):
-    """Mean next-token loss of each row: what training and validation need of a model, and nothing more.
-
-    The head is applied here instead of in `transformers`, which would keep the logits of all positions in fp32.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803
-        """Nats per predicted token; [B] from token numbers [B, T], the T-1 last of which are predicted."""
-        hidden_BTD = self.model.base_model(input_ids=tokens_BT[:, :-1]).last_hidden_state  # noqa: N806
-        logits_BTV = self.model.get_output_embeddings()(hidden_BTD)  # noqa: N806
-        losses_BT = functional.cross_entropy(  # noqa: N806
-            logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
-        ).view(tokens_BT.shape[0], -1)
-        return losses_BT.float().mean(dim=1)

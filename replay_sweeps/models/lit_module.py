@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from replay_sweeps.config import OptimizerConfig
 from replay_sweeps.schedule.behaviour import Behaviour
-
-Batch = dict[str, Any]  # step: int; tokens: [rows, T]; is_target: [rows]
+from replay_sweeps.training.batches import Batch
 
 
 class NonFiniteLoss(Exception):  # noqa: N818 - a result of training
@@ -75,10 +74,10 @@ class ReplayModule(lightning.LightningModule):
         self.logged = None
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The mean loss of the rows, nats per token."""
+        """The mean loss of the tokens, nats."""
         losses = self._row_loss[0](batch["tokens"])
         self._losses.append((losses.detach(), batch["is_target"]))
-        return losses.mean()
+        return (losses * batch["weight"]).sum()
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

@@ -15,7 +15,9 @@ from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, 
 from replay_sweeps.schedule.data_schedule import DataSchedule, stage2_alone, two_stages
 from replay_sweeps.schedule.learning_rate import Rate, RateLaw
 
-SEMANTICS = 1  # of training: raised when the same behaviour would end in other weights
+SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
+_PRETRAINED = ("path", "revision", "allow_pickle", "lora_rank", "lora_alpha", "lora_targets")
+_NO_SHAPE = ("name", "tokenizer", *_PRETRAINED)  # settings of a model that say nothing of new weights
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,8 @@ def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
     """The name of a model's initial weights: its shape and seed, or the fingerprint of a pretrained one's."""
     if run.model.path is not None:
         return {"pretrained": weights_fingerprint(Path(run.model.path))}
-    model = asdict(run.model)
-    del model["name"], model["tokenizer"], model["path"]
-    return {**model, "vocab_size": vocab_size}
+    shape = {name: value for name, value in asdict(run.model).items() if name not in _NO_SHAPE}
+    return {**shape, "vocab_size": vocab_size}
 
 
 def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: str) -> PlannedRun:

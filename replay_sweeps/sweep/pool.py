@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from replay_sweeps.config import RunConfig, build
+from replay_sweeps.config import RunConfig
 from replay_sweeps.errors import CannotGoOn, storage_problem
 from replay_sweeps.files import fingerprint
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.progress import Progress
+from replay_sweeps.settings import build
 from replay_sweeps.sweep.claims import Claim, Claims
 from replay_sweeps.sweep.layout import lay_out
 from replay_sweeps.sweep.ledger import Ledger, Need, Work

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from replay_sweeps.sweep.ledger import Ledger
 
 # settings that never enter a key
-_WITHOUT_EFFECT = ("logger.", "paths.", "study.", "evaluation.", "plan", "scale", "workers", "fail_fast", "keep_states")
+_WITHOUT_EFFECT = (
+    "logger.",
+    "paths.",
+    "study.",
+    "evaluation.",
+    "plan",
+    "scale",
+    "workers",
+    "fail_fast",
+    "keep_states",
+    "budget",
+)
 _DETAILS = ("trainer.save_every_minutes", "trainer.log_every_steps", "trainer.waypoints", "trainer.threads")
 
 

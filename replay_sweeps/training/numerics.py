@@ -73,7 +73,9 @@ def resolve(trainer: TrainerConfig, rates: dict[str, Any] | None) -> dict[str, A
     """
     faster = rates is None or rates["bf16_flops"] > 1.5 * rates["fp32_flops"]
     precision = trainer.precision if trainer.precision != "auto" else "bf16" if faster else "fp32"
-    compiled = trainer.compile and compiler() is not None
+    compiled: bool | str = trainer.compile != "false" and compiler() is not None
+    if compiled and trainer.compile == "layers":
+        compiled = "layers"
     return {"precision": precision, "compile": compiled, "torch": torch_version()}
 
 

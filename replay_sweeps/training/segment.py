@@ -5,25 +5,24 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.data.mixture import Mixture
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
-from replay_sweeps.models.build import RowLoss, build_model, initialise
+from replay_sweeps.models.build import build_model, initialise
 from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
+from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.sweep.ledger import Work
 from replay_sweeps.sweep.store import Store, Stretch
+from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
 from replay_sweeps.training.state import read_optimizer, read_weights, write_state
 
@@ -74,20 +73,6 @@ class Engine:
         _Stretch(self, work, stores, store, stop, on_step).train()
 
 
-@dataclass(frozen=True)
-class _Loader:
-    """What Lightning needs of a loader: batches in order, and how many."""
-
-    batches: Callable[[], Iterator[dict[str, Any]]]
-    count: int
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self.batches()
-
-    def __len__(self) -> int:
-        return self.count
-
-
 class _Stretch:
     """One call of `Engine.train`."""
 
@@ -107,10 +92,10 @@ class _Stretch:
         self.module = ReplayModule(
             engine.network, engine.row_loss, work.run.behaviour, config.optimizer, config.trainer.log_every_steps
         )
-        self.micro_batches = config.trainer.batch_rows // engine.micro_rows
+        self.batches = Batches(work, stores, engine.micro_rows)
         self.callback = StretchCallback(
             work.start,
-            self.micro_batches,
+            self.batches.micro_batches,
             config.trainer.batch_rows * config.trainer.row_length,
             engine.utilisation,
             self._at_state,
@@ -131,7 +116,7 @@ class _Stretch:
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers, which are ours on purpose
-            self._trainer().fit(self.module, train_dataloaders=_Loader(self._batches, self._batch_count()))
+            self._trainer().fit(self.module, train_dataloaders=self.batches)
 
     def _trainer(self) -> lightning.Trainer:
         engine = self.engine
@@ -143,7 +128,7 @@ class _Stretch:
             deterministic=True,
             max_steps=self.work.stop - self.work.start,
             max_epochs=-1,
-            accumulate_grad_batches=self.micro_batches,
+            accumulate_grad_batches=self.batches.micro_batches,
             gradient_clip_val=self.work.run.config.optimizer.gradient_clip,
             callbacks=[self.callback],
             logger=False,
@@ -152,30 +137,6 @@ class _Stretch:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-
-    def _batch_count(self) -> int:
-        return (self.work.stop - self.work.start) * self.micro_batches
-
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        run, length = self.work.run, self.work.run.config.trainer.row_length
-        order = next(mix.target for piece in run.behaviour.pieces for mix in piece.mixes if mix.target)
-        generic = self.stores[run.generic_store].open()
-        target = self.stores[order.store].open()
-        mixture = Mixture(
-            run.schedule, order, len(target) // length, len(generic) // length, run.config.generic.order_seed
-        )
-        for step in range(self.work.start, self.work.stop):
-            rows = mixture.batch(step)
-            tokens = np.empty((len(rows.row), length), dtype=np.int64)
-            for i, (row, is_target) in enumerate(zip(rows.row, rows.is_target, strict=True)):
-                tokens[i] = (target if is_target else generic)[row * length : (row + 1) * length]
-            for begin in range(0, len(tokens), self.engine.micro_rows):
-                part = slice(begin, begin + self.engine.micro_rows)
-                yield {
-                    "step": step,
-                    "tokens": torch.from_numpy(tokens[part]),
-                    "is_target": torch.from_numpy(rows.is_target[part]),
-                }
 
     def _at_state(self, step: int) -> None:
         if step == self.work.start:
