@@ -78,23 +78,19 @@ def measure() -> None:
 
 def command() -> int:
     """The command, measured."""
-    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-
     from replay_sweeps.main import main
-    from replay_sweeps.sweep import local
+    from replay_sweeps.sweep import local, rounds
 
-    def launched(whole: Any) -> Any:
-        def launch(self: Any, jobs: Any, *rest: Any, **more: Any) -> Any:
-            began = time.perf_counter()
-            answer = whole(self, jobs, *rest, **more)
-            paid = {"paid": len(jobs) * (time.perf_counter() - began)}
-            (Path(os.environ["OVERHEAD"]) / f"{uuid.uuid4().hex}.json").write_text(json.dumps(paid))
-            return answer
+    whole = rounds.Rounds._round
 
-        return launch
+    def paid(self: Any, workers: int, progress: Any) -> Any:
+        began = time.perf_counter()
+        said = whole(self, workers, progress)
+        seconds = {"paid": workers * (time.perf_counter() - began)}
+        (Path(os.environ["OVERHEAD"]) / f"{uuid.uuid4().hex}.json").write_text(json.dumps(seconds))
+        return said
 
-    for launcher in (local.LocalLauncher, BasicLauncher):
-        launcher.launch = launched(launcher.launch)  # type: ignore[method-assign]
+    rounds.Rounds._round = paid  # type: ignore[method-assign]
     if "hydra/launcher=local" not in sys.argv:
         measure()
     local.PRELOAD.append("sweep_overhead")
@@ -151,5 +147,5 @@ if __name__ == "__main__":
         sys.argv.remove("--measured")
         sys.exit(command())
     main(*map(int, sys.argv[1:]))
-elif "OVERHEAD" in os.environ:
+elif "OVERHEAD" in os.environ:  # preloaded by the process that local workers are forked from
     measure()

@@ -13,6 +13,7 @@ import pytest
 
 from replay_sweeps.main import main
 from replay_sweeps.sweep.store import Store
+from replay_sweeps.sweep.sweeper import quoted
 
 from .test_bits import TIMED, final_weights, history
 
@@ -182,3 +183,10 @@ def test_a_damaged_state_is_trained_again_from_the_one_before_it(
     tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (tmp_path / "output", whole)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert list(Store(tmp_path / "output/store").states())
+
+
+def test_a_study_may_be_written_to_a_folder_of_any_name(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    name = "it's, {a} (name) = [1]"
+    given = [item for item in command() if not item.startswith("paths.output=")]
+    assert main([*given, f"paths.output={quoted(str(tmp_path / name))}"]) == 0
+    assert set(pd.read_parquet(tmp_path / name / "runs.parquet").status) == {"done"}

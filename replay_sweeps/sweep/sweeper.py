@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ class PrefixTreeSweeper(Sweeper):
             write_work(study, ledger, pool, rates, session)
             job = [
                 *(item for item in fixed if not item.startswith("hydra")),
-                f"+worker={(study.output / WORK_FILE).absolute()}",
+                f"+worker={quoted(str((study.output / WORK_FILE).absolute()))}",
             ]
             progress = None if study.in_process else Progress(len(ledger.runs))
             Rounds(
@@ -122,6 +123,11 @@ class PrefixTreeSweeper(Sweeper):
                 progress.close()
         for state in ledger.spent(ledger.needs(), pool.keep):
             ledger.store.drop(state)
+
+
+def quoted(value: str) -> str:
+    """A text as Hydra's overrides take it, whatever is in it."""
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'") + "'"
 
 
 def refer(study: "Study", layout: "Layout", ledger: "Ledger", complete: bool) -> None:
