@@ -80,7 +80,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
         if run is not None and not any(name.endswith(".path") for name, _ in wrong):
             checked |= dict.fromkeys(
-                (("target", run.target), ("generic", run.generic), ("paths", run.paths, run.study))
+                (("target", run.target), ("generic", run.generic), ("paths", run.paths, run.study, run.plan))
             )
     for role, *subject in checked:
         problems |= dict.fromkeys(composer.line(*problem, {}) for problem in _surroundings(role, subject))
@@ -122,9 +122,11 @@ def _surroundings(role: str, subject: Sequence[Any]) -> Iterator[tuple[str, str]
         for message in check_source(subject[0]):
             yield f"{role}.path", message
         return
-    paths, study = subject
+    paths, study, plan = subject
     if not study.name or set(study.name) & set("/\\\0") or study.name.startswith("."):
         yield "study.name", "must be a plain folder name"
+    if plan != "false":  # writes nothing there
+        return
     for name, folder in (("paths.output", paths.output or "outputs"), ("paths.store", paths.store or "outputs")):
         reason = unwritable(Path(folder))
         if reason:

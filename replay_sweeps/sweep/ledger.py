@@ -251,10 +251,19 @@ class Ledger:
 
     def progress(self, needs: Sequence[Need | None]) -> tuple[int, int]:
         """How many runs are done, and how many steps are left."""
-        unfinished = sum(
-            sum(len(node.runs) for node in path.nodes) for path, need in zip(self.paths, needs, strict=True) if need
-        )
-        return len(self.runs) - unfinished, sum(need.stop - need.start for need in needs if need)
+        done = 0
+        for index, (path, need) in enumerate(zip(self.paths, needs, strict=True)):
+            for node in path.nodes:
+                done += sum(need is None or self._is_done(index, node, run) for run in node.runs)
+        return done, sum(need.stop - need.start for need in needs if need)
+
+    def _is_done(self, index: int, end: Node, run: int) -> bool:
+        """Whether nothing of a run is missing, though of its path something may be that others wait for."""
+        if self.broken_at(index, end.stop) is not None:
+            return False
+        planned = self.runs[run]
+        states = ((StateName(planned.root, item.step, planned.key(item.step)), item) for item in planned.observations)
+        return all(self.is_observed(state, item.store) for state, item in states)
 
     def cost(self, index: int, need: Need) -> float:
         """Operations of what a need begins: since a path is the longest chain from its head, its critical path."""

@@ -58,6 +58,8 @@ def test_a_full_disk_then_a_read_only_one(
     assert main([*given, "schedule.replay_fraction=0,0.75"]) == 2
     [line] = lines(capsys)
     assert line.startswith("replay-sweep: paths.store=") and "cannot be written" in line
+    assert main([*given, "schedule.replay_fraction=0,0.75", "plan=true"]) == 0  # a plan writes nothing
+    assert "2 runs, 1 of them done" in capsys.readouterr().out
     remount(small_disk, "rw")
 
 
