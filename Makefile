@@ -12,7 +12,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/replay-sweep study=quickstart
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 lint: $(FOR_TESTS)
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ def arguments(texts: tuple[Path, Path], output: Path, *extra: str) -> list[str]:
         "schedule.target_fraction=1/128",
         "schedule.target_epochs=4",
         "evaluation.tokens=1024",
-        "trainer.threads=2",
+        "trainer.threads=1",
         "logger=csv",
         "study.analyze=false",
         f"paths.output={output}",

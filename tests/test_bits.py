@@ -35,7 +35,7 @@ def history(output: Path) -> pd.DataFrame:
 def test_a_run_through_the_tree_ends_in_the_bits_of_the_run_alone(
     grid: list[str], command: Callable[..., list[str]], tmp_path: Path, share_text: Callable[[Path, Path], None]
 ) -> None:
-    options = [*grid, "trainer.compile=true", "trainer.micro_batch_rows=8"]
+    options = [*grid, "trainer.compile=true", "trainer.micro_batch_rows=8", "trainer.threads=2"]
     assert main(command(*options, output="tree")) == 0
     together = pd.read_parquet(tmp_path / "tree" / "runs.parquet").set_index("run_id")
     for number, run in enumerate(together.itertuples()):

@@ -254,12 +254,3 @@ def heavy_paths(roots: Sequence[Node]) -> list[list[Node]]:
             path.append(heavy)
         paths.append(path)
     return paths
-
-
-def leaves_of(roots: Sequence[Node], count: int) -> list[Node]:
-    """For each run the node at whose stop it ends."""
-    ends: list[Node | None] = [None] * count
-    for node in walk(roots):
-        for run in node.runs:
-            ends[run] = node
-    return ends  # type: ignore[return-value]

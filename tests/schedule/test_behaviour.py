@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, first_difference, key
 from replay_sweeps.schedule.data_schedule import room, stage2_alone, two_stages
 from replay_sweeps.schedule.learning_rate import RateLaw
-from replay_sweeps.sweep.plan import PlannedRun, heavy_paths, leaves_of, prefix_tree, walk
+from replay_sweeps.sweep.plan import PlannedRun, heavy_paths, prefix_tree, walk
 
 
 @st.composite
@@ -78,8 +78,9 @@ def test_the_tree_holds_each_distinct_step_once_and_each_run_whole(runs: list[Be
     roots = prefix_tree(plans)
     distinct = {tuple(actions(run)[:step]) for run in runs for step in range(1, run.steps + 1)}
     assert sum(node.stop - node.start for node in walk(roots)) == len(distinct)
-    for run, leaf in zip(plans, leaves_of(roots, len(plans)), strict=True):
-        chain = list(leaf.chain())
+    ends = {index: node for node in walk(roots) for index in node.runs}
+    for index, run in enumerate(plans):
+        chain = list(ends[index].chain())
         assert chain[0].stop == run.steps and chain[-1].start == 0
         for node in chain:
             assert node.parent is None or node.parent.stop == node.start
