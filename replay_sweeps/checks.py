@@ -14,7 +14,7 @@ Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong wit
 
 def check_run(run: RunConfig) -> list[Problem]:
     """Everything that is wrong with the configuration of one run; needs no text, no torch and no network."""
-    problems = [*_plan(run), *_ranges(run), *_model(run.model), *_trainer(run)]
+    problems = [*_plan(run), *_ranges(run), *_sources(run), *_model(run.model), *_trainer(run)]
     if not any(name.startswith("schedule.") for name, _ in problems):
         problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
@@ -72,6 +72,19 @@ def _ranges(run: RunConfig) -> Iterator[Problem]:
             value < low or (high is not None and (value > high or (value == high and not closed)))
         ):
             yield name, message
+
+
+def _sources(run: RunConfig) -> Iterator[Problem]:
+    for role, source in (("target", run.target), ("generic", run.generic)):
+        if source.format == "chat" and source.kind not in ("local", "hub"):
+            yield (
+                f"{role}.format",
+                f"must be text for {role}.kind={source.kind}; conversations are of kind local or hub",
+            )
+        if source.format == "text" and (source.prompt_column or source.response_column):
+            yield f"{role}.prompt_column", f"has no effect; prompts and responses need {role}.format=chat"
+        elif (source.prompt_column is None) != (source.response_column is None):
+            yield f"{role}.prompt_column", f"give both {role}.prompt_column and {role}.response_column, or neither"
 
 
 def _model(model: ModelConfig) -> Iterator[Problem]:

@@ -20,9 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
 from replay_sweeps.config import RunConfig
+from replay_sweeps.data.chat import check_chat_template
 from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.sources import check_source
-from replay_sweeps.data.tokenize import check_tokenizer
+from replay_sweeps.data.tokenize import check_template_file
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
 from replay_sweeps.settings import build, convert
@@ -80,7 +81,12 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
         if run is not None and not any(name.endswith(".path") for name, _ in wrong):
             checked |= dict.fromkeys(
-                (("target", run.target), ("generic", run.generic), ("paths", run.paths, run.study, run.plan))
+                (
+                    ("target", run.target),
+                    ("generic", run.generic),
+                    ("tokenizer", run.model.tokenizer, "chat" in (run.target.format, run.generic.format)),
+                    ("paths", run.paths, run.study, run.plan),
+                )
             )
     for role, *subject in checked:
         problems |= dict.fromkeys(composer.line(*problem, {}) for problem in _surroundings(role, subject))
@@ -113,10 +119,13 @@ def folders(run: RunConfig) -> tuple[Path, Path]:
 
 
 def _surroundings(role: str, subject: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong around a run: texts that are not there, folders that cannot be written."""
-    if role == "model":
-        for message in check_tokenizer(subject[0].tokenizer):
-            yield "model.tokenizer.path", message
+    """What is wrong around a run: texts and templates that are not there, folders that cannot be written."""
+    if role == "tokenizer":
+        tokenizer, chat = subject
+        for message in check_template_file(tokenizer):
+            yield "model.tokenizer.chat_template", message
+        for name, message in check_chat_template(tokenizer) if chat else ():
+            yield f"model.tokenizer.{name}", message
         return
     if role != "paths":
         for message in check_source(subject[0]):

@@ -16,6 +16,7 @@ from replay_sweeps.config import SourceConfig
 from replay_sweeps.data import duplicates
 from replay_sweeps.data.local_files import open_bytes
 from replay_sweeps.data.parallel import batched, ordered_map
+from replay_sweeps.data.rows import spoken
 from replay_sweeps.data.sources import documents, input_fingerprint
 from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import file_checksum, fingerprint, folder_made_atomically, read_record, write_record
@@ -91,13 +92,18 @@ class _PartWriter:
 
 def _sketched(source: SourceConfig, pool: Executor | None) -> Iterator[tuple[str, bytes, Any]]:
     """Each document with its hash and its MinHash."""
-    for batch, sketches in ordered_map(pool, _sketch, batched(documents(source, pool), BATCH_CHARACTERS)):
+    sketch = _sketch if source.format == "text" else _sketch_conversations
+    for batch, sketches in ordered_map(pool, sketch, batched(documents(source, pool), BATCH_CHARACTERS)):
         for text, (hashed, minhash) in zip(batch, sketches, strict=True):
             yield text, hashed, minhash
 
 
 def _sketch(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
     return batch, duplicates.sketch(batch)
+
+
+def _sketch_conversations(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
+    return batch, duplicates.sketch(list(map(spoken, batch)))
 
 
 def _write(source: SourceConfig, folder: Path, pool: Executor | None) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from replay_sweeps.data.rows import Rows, TextRows
 from replay_sweeps.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -28,26 +29,27 @@ def _ending(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def readable(path: Path) -> bool:
-    """Whether the file's ending is one that can be read."""
-    return _ending(path) in PLAIN + LINES + PARQUET
+def endings(rows: Rows) -> tuple[str, ...]:
+    """The endings of the files that can be read; a file of plain text holds no conversation."""
+    return (*PLAIN, *LINES, *PARQUET) if isinstance(rows, TextRows) else (*LINES, *PARQUET)
 
 
-def readable_files(path: Path) -> list[tuple[str, Path]]:
+def readable_files(path: Path, rows: Rows) -> list[tuple[str, Path]]:
     """The file, or the readable files below a folder with their relative names, sorted; hidden ones are left out."""
+    known = endings(rows)
     if path.is_file():
-        return [(path.name, path)] if readable(path) else []
+        return [(path.name, path)] if _ending(path) in known else []
     found = []
     for file in path.rglob("*"):
         inside = file.relative_to(path)
-        if readable(file) and file.is_file() and not any(part.startswith(".") for part in inside.parts):
+        if _ending(file) in known and file.is_file() and not any(part.startswith(".") for part in inside.parts):
             found.append((inside.as_posix(), file))
     return sorted(found)
 
 
-def what_is_readable() -> str:
+def what_is_readable(rows: Rows) -> str:
     """The endings that can be read, for messages."""
-    return f"{' '.join(PLAIN + LINES + PARQUET)}, or one of these with {' or '.join(COMPRESSED)}"
+    return f"{' '.join(endings(rows))}, or one of these with {' or '.join(COMPRESSED)}"
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -78,17 +80,6 @@ def _plain(path: Path) -> Iterator[str]:
         yield rest
 
 
-def _text_of(row: Any, column: str, place: str) -> str | None:
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: expected a JSON object with a column {column!r}, found {type(row).__name__}")
-    if column not in row:
-        raise UserError(f"{place}: no column {column!r}; there are: {', '.join(row) or 'none'}")
-    text = row[column]
-    if text is not None and not isinstance(text, str):
-        raise UserError(f"{place}: column {column!r} holds {type(text).__name__}, not text")
-    return text
-
-
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """The rows of JSON lines, or of a file that is one JSON array, each with its place for messages."""
     with _open_text(path) as stream:
@@ -108,10 +99,10 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             number, line = number + 1, stream.readline()
 
 
-def _json(path: Path, column: str) -> Iterator[str]:
+def _json(path: Path, rows: Rows) -> Iterator[str]:
     for place, row in _json_rows(path):
-        if text := _text_of(row, column, place):
-            yield text
+        if document := rows.document(row, place):
+            yield document
 
 
 def _open_parquet(path: Path) -> Any:
@@ -120,63 +111,71 @@ def _open_parquet(path: Path) -> Any:
     return pyarrow.parquet.ParquetFile(io.BytesIO(open_bytes(path).read()) if path.suffix in COMPRESSED else path)
 
 
-def _parquet(path: Path, column: str) -> Iterator[str]:
+def _parquet(path: Path, rows: Rows) -> Iterator[str]:
     with _open_parquet(path) as file:
-        names = file.schema_arrow.names
-        if column not in names:
-            raise UserError(f"{path}: no column {column!r}; there are: {', '.join(names)}")
-        for batch in file.iter_batches(batch_size=1024, columns=[column]):
-            for text in batch.column(0).to_pylist():
-                if text:
-                    yield _text_of({column: text}, column, str(path)) or ""
+        missing = _missing_columns(path, file, rows)
+        if missing:
+            raise UserError(*missing)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024, columns=list(rows.columns)):
+            for row in batch.to_pylist():
+                number += 1
+                if document := rows.document(row, f"{path}, row {number}"):
+                    yield document
 
 
-def _documents_of_file(path: Path, column: str) -> Iterator[str]:
+def _missing_columns(path: Path, file: Any, rows: Rows) -> list[str]:
+    names = file.schema_arrow.names
+    return [
+        f"{path}: no column {column!r}; there are: {', '.join(names)}" for column in rows.columns if column not in names
+    ]
+
+
+def _documents_of_file(path: Path, rows: Rows) -> Iterator[str]:
     ending = _ending(path)
     if ending in PLAIN:
         return _plain(path)
-    return _json(path, column) if ending in LINES else _parquet(path, column)
+    return _json(path, rows) if ending in LINES else _parquet(path, rows)
 
 
-def documents(path: Path, column: str) -> Iterator[str]:
+def documents(path: Path, rows: Rows) -> Iterator[str]:
     """The documents of a file or of the readable files below a folder.
 
-    Raises UserError for a file that can't be read to its end and for a missing column.
+    Raises UserError for a file that can't be read to its end, for a missing column, and for a bad row.
     """
-    for _, file in readable_files(path):
+    for _, file in readable_files(path, rows):
         try:
-            yield from _documents_of_file(file, column)
+            yield from _documents_of_file(file, rows)
         except (OSError, ValueError) as error:  # pyarrow's and json's errors are among these
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{file}: can't be read: {reason}") from error
 
 
-def check(path: Path, column: str) -> list[str]:
+def check(path: Path, rows: Rows) -> list[str]:
     """What is wrong with a path, one line each: missing, nothing readable, not what its ending says, no such column."""
     if not path.exists():
         return [f"{path} does not exist"]
-    files = readable_files(path)
+    files = readable_files(path, rows)
     if not files:
         kind = "has no file that ends" if path.is_dir() else "does not end"
-        return [f"{path} {kind} in {what_is_readable()}"]
+        return [f"{path} {kind} in {what_is_readable(rows)}"]
     tables = [file for _, file in files if file.suffix.lower() in PARQUET]
-    problems = [problem for file in tables[:MOST_CHECKED] for problem in _check_parquet(file, column)]
+    problems = [problem for file in tables[:MOST_CHECKED] for problem in _check_parquet(file, rows)]
     if _ending(files[0][1]) in LINES:
-        problems += _check_first_row(files[0][1], column)
+        problems += _check_first_row(files[0][1], rows)
     return problems[:5]
 
 
-def _check_parquet(path: Path, column: str) -> list[str]:
+def _check_parquet(path: Path, rows: Rows) -> list[str]:
     try:
-        names = _open_parquet(path).schema_arrow.names
+        return _missing_columns(path, _open_parquet(path), rows)
     except (OSError, ValueError):
         return [f"{path} is not a parquet file"]
-    return [] if column in names else [f"{path}: no column {column!r}; there are: {', '.join(names)}"]
 
 
-def _check_first_row(path: Path, column: str) -> list[str]:
+def _check_first_row(path: Path, rows: Rows) -> list[str]:
     try:
-        next(_json(path, column), None)
+        next(_json(path, rows), None)
     except UserError as error:
         return list(error.problems)
     except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
+from replay_sweeps.data.chat import ChatTemplate
 from replay_sweeps.data.clean_text import CleanText, clean_text
 from replay_sweeps.data.duplicates import near_duplicates, text_hash
+from replay_sweeps.data.encoder import Encoder
 from replay_sweeps.data.parallel import process_pool
 from replay_sweeps.data.prepared import PreparedSource, PreparedText, PreparedTokenizer, tokenizer_fingerprint
-from replay_sweeps.data.token_store import TokenStore, dtype_for, write_token_store
+from replay_sweeps.data.rows import spoken
+from replay_sweeps.data.token_store import PADDING, TokenStore
 from replay_sweeps.data.tokenize import (
     BPE,
     DEFAULT_VOCAB_SIZE,
     LoadedTokenizer,
-    encode,
     load_pretrained,
     loaded,
+    own_template,
     train_bpe,
 )
 from replay_sweeps.errors import DamagedFile, UserError
@@ -48,6 +51,8 @@ def tokenizer_key(tokenizer: TokenizerConfig, generic_key: str) -> str:
         shape["files"] = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     else:
         shape["name"] = tokenizer.path
+    if tokenizer.chat_template is not None:
+        shape["chat_template"] = own_template(tokenizer)
     return fingerprint(shape)
 
 
@@ -70,9 +75,10 @@ def recall(folder: Path, key: str) -> dict[str, Any] | None:
 class Preparation:
     """The steps of `prepare_text`, each a look-up first."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(self, folder: Path, workers: int, row_length: int) -> None:
         self.folder = folder
         self.workers = workers
+        self.row_length = row_length  # tokens: what conversations are packed into
 
     def run(
         self,
@@ -85,13 +91,16 @@ class Preparation:
         with process_pool(self.workers) as pool:
             sources = (generic, *targets)
             texts = [self.text(source, pool) for source in sources]
-        stored, model = self.tokenizer(tokenizer, texts[0], pretrained)
-        trains = [self.train(source, text, stored, model) for source, text in zip(sources, texts, strict=True)]
-        generic_frequencies = _token_counts(trains[0], stored.vocab_size)
+        stored, model = self.tokenizer(tokenizer, generic, texts[0], pretrained)
+        chat = any(source.format == "chat" for source in sources)
+        template = ChatTemplate(stored, tokenizer.path) if chat else None
+        encoder = Encoder(self.folder / "tokens", stored, model, template, self.row_length, self.workers)
+        trains = [self.train(source, text, encoder) for source, text in zip(sources, texts, strict=True)]
+        generic_frequencies = _token_counts(trains[0][0], stored.vocab_size)
         prepared = []
-        for source, text, train in zip(sources, texts, trains, strict=True):
-            halves, removed = self.validation(source, text, texts, stored, model, validation_tokens)
-            counts = _counts(text, removed, train, halves)
+        for source, text, (train, packing) in zip(sources, texts, trains, strict=True):
+            halves, removed = self.validation(source, text, texts, encoder, validation_tokens)
+            counts = {**_counts(text, removed, train, halves), **packing}
             frequencies = _token_counts(train, stored.vocab_size)
             counts["token_frequency_divergence"] = jensen_shannon_divergence(frequencies, generic_frequencies)
             prepared.append(PreparedSource(source.name, train, halves[0], halves[1], counts))
@@ -110,7 +119,11 @@ class Preparation:
         return text
 
     def tokenizer(
-        self, config: TokenizerConfig, generic: CleanText, pretrained: LoadedTokenizer | None
+        self,
+        config: TokenizerConfig,
+        source: SourceConfig,
+        generic: CleanText,
+        pretrained: LoadedTokenizer | None,
     ) -> tuple[PreparedTokenizer, LoadedTokenizer]:
         key = tokenizer_key(config, generic.key)
         record = recall(self.folder, key)
@@ -124,7 +137,8 @@ class Preparation:
                 logger.warning("a tokenizer is damaged and is made again: %s", error)
                 shutil.rmtree(stored.path, ignore_errors=True)
         if config.path == BPE:
-            model = train_bpe(_sample(generic), config.vocab_size or DEFAULT_VOCAB_SIZE)
+            texts = _sample(generic) if source.format == "text" else map(spoken, _sample(generic))
+            model = train_bpe(texts, config.vocab_size or DEFAULT_VOCAB_SIZE, own_template(config))
         else:
             model = pretrained or load_pretrained(config)
         stored = self._store_tokenizer(model)
@@ -154,30 +168,28 @@ class Preparation:
             return None
         return stores, record
 
-    def train(
-        self, source: SourceConfig, text: CleanText, stored: PreparedTokenizer, model: LoadedTokenizer
-    ) -> TokenStore:
-        key = fingerprint({"stage": "train", "version": VERSION, "text": text.key, "tokenizer": stored.fingerprint})
+    def train(self, source: SourceConfig, text: CleanText, encoder: Encoder) -> tuple[TokenStore, dict[str, int]]:
+        """The training store, and of conversations what became of them."""
+        key = fingerprint({"stage": "train", "version": VERSION, "text": text.key, **encoder.shape(source)})
         found = self._stored(key, ["train"])
         if found is not None:
-            return found[0][0]
-        batches = encode(model, text.texts("train"), self.workers, f"tokenising {source.name}")
-        store = write_token_store(self.folder / "tokens", batches, dtype_for(stored.vocab_size))
-        write_record(record_path(self.folder, key), {"train": store.to_record(self.folder)})
-        return store
+            return found[0][0], found[1].get("packing", {})
+        store, packing = encoder.write(source, text.texts("train"))
+        record = {"train": store.to_record(self.folder)}
+        write_record(record_path(self.folder, key), {**record, "packing": packing} if packing else record)
+        return store, packing
 
     def validation(
         self,
         source: SourceConfig,
         text: CleanText,
         texts: Sequence[CleanText],
-        stored: PreparedTokenizer,
-        model: LoadedTokenizer,
+        encoder: Encoder,
         validation_tokens: int,
     ) -> tuple[list[TokenStore], dict[str, int]]:
         """The selection and report halves, and how many documents of each were removed."""
         others = sorted({other.key for other in texts})
-        shape = {"text": text.key, "tokenizer": stored.fingerprint, "others": others, "tokens": validation_tokens}
+        shape = {"text": text.key, "others": others, "tokens": validation_tokens, **encoder.shape(source)}
         key = fingerprint({"stage": "validation", "version": VERSION, **shape})
         found = self._stored(key, HALVES)
         if found is not None:
@@ -189,16 +201,10 @@ class Preparation:
             if repeated.all():
                 raise UserError(_all_removed_line(source, text, half))
             kept = (document for document, drop in zip(text.texts(half), repeated, strict=True) if not drop)
-            batches = encode(model, kept, self.workers, f"tokenising {source.name}, {half}")
-            sample = sample_of_documents(batches, validation_tokens, stored.end_of_text)
-            stores.append(write_token_store(self.folder / "tokens", sample, dtype_for(stored.vocab_size)))
+            stores.append(encoder.write(source, kept, f", {half}", validation_tokens)[0])
         record = {half: store.to_record(self.folder) for half, store in zip(HALVES, stores, strict=True)}
         write_record(record_path(self.folder, key), {**record, "removed": removed})
         return stores, removed
-
-
-SAMPLED_DOCUMENTS = 32  # at least so many documents make a validation half, where there are as many
-SHORTEST_SAMPLE = 256  # tokens
 
 
 def _sample(text: CleanText) -> Iterator[str]:
@@ -209,38 +215,15 @@ def _sample(text: CleanText) -> Iterator[str]:
             yield document
 
 
-def sample_of_documents(batches: Iterable[NDArray[Any]], limit: int, end_of_text: int) -> Iterator[NDArray[Any]]:
-    """At most `limit` tokens from the beginnings of many documents, so that a few long ones do not stand for all.
-
-    Each document gives its first `limit / 32` tokens (at least 256); where that is not enough, what is left of the
-    documents follows in order. The batches hold whole documents, each ended by `end_of_text`.
-    """
-    most = max(limit // SAMPLED_DOCUMENTS, SHORTEST_SAMPLE)
-    rest, spare = limit, 0
-    left: list[NDArray[Any]] = []
-    for batch in batches:
-        for document in np.split(batch, np.flatnonzero(batch == end_of_text) + 1):
-            first = document[: min(most, rest)]
-            yield first
-            rest -= len(first)
-            if rest <= 0:
-                return
-            if len(document) > most and spare < limit:
-                left.append(document[most:])
-                spare += len(left[-1])
-    for document in left:
-        if rest <= 0:
-            return
-        yield document[:rest]
-        rest -= len(document)
-
-
 def _token_counts(store: TokenStore, vocab_size: int, block: int = 16_000_000) -> NDArray[np.int64]:
-    """How often each token occurs; [vocab_size]."""
-    tokens = store.open()
+    """How often each token occurs, padding aside; [vocab_size]."""
+    tokens, flags = store.open(), store.open_flags()
     counts = np.zeros(vocab_size, dtype=np.int64)
     for start in range(0, len(tokens), block):
-        counts += np.bincount(tokens[start : start + block], minlength=vocab_size)
+        part = tokens[start : start + block]
+        if flags is not None:
+            part = part[flags[start : start + block] & PADDING == 0]
+        counts += np.bincount(part, minlength=vocab_size)
     return counts
 
 

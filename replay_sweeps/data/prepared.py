@@ -103,7 +103,7 @@ class PreparedText:
 
     def exists(self) -> bool:
         """Whether every file is there, its content not looked at."""
-        files = [store.path for source in self.sources for store in source.stores]
+        files = [file for source in self.sources for store in source.stores for file in store.files]
         return self.tokenizer.path.is_dir() and all(file.is_file() for file in files)
 
     def to_record(self, folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from replay_sweeps.config import SourceConfig
 from replay_sweeps.data import installed, local_files
+from replay_sweeps.data.rows import rows_of
 from replay_sweeps.data.text import cut, normalise
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import fingerprint
@@ -52,14 +53,9 @@ def _hub_rows(source: SourceConfig) -> Iterator[dict[str, Any]]:
 
 
 def _hub(source: SourceConfig) -> Iterator[str]:
-    for row in _hub_rows(source):
-        if source.text_column not in row:
-            names = ", ".join(row)
-            raise UserError(f"{source.name}: {source.path} has no column {source.text_column!r}; there are: {names}")
-        text = row[source.text_column]
-        if text is not None and not isinstance(text, str):
-            raise UserError(f"{source.name}: column {source.text_column!r} of {source.path} does not hold text")
-        yield text or ""
+    rows = rows_of(source)
+    for number, row in enumerate(_hub_rows(source), 1):
+        yield rows.document(row, f"{source.name}: {source.path}, row {number}") or ""
 
 
 def _raw_documents(source: SourceConfig, pool: Executor | None) -> Iterator[str]:
@@ -67,7 +63,7 @@ def _raw_documents(source: SourceConfig, pool: Executor | None) -> Iterator[str]
         yield from _hub(source)
     elif source.kind == "local":
         assert source.path is not None
-        yield from local_files.documents(Path(source.path).expanduser(), source.text_column)
+        yield from local_files.documents(Path(source.path).expanduser(), rows_of(source))
     else:
         packages, what, tests = INSTALLED[source.kind]
         if what == "documentation":
@@ -80,13 +76,17 @@ def _raw_documents(source: SourceConfig, pool: Executor | None) -> Iterator[str]
 def documents(source: SourceConfig, pool: Executor | None = None) -> Iterator[str]:
     """The source's documents in a fixed order: normalised, none empty, long ones cut at paragraphs.
 
+    A conversation is one document, never cut: its canonical JSON, whose texts alone are normalised.
     `source.max_documents` counts documents before they are cut. Raises UserError when the source can't be read.
     """
     problems = check_source(source)
     if problems:
         raise UserError(*problems)
     for raw in islice(_raw_documents(source, pool), source.max_documents):
-        yield from cut(normalise(raw), source.split_above_characters)
+        if source.format == "text":
+            yield from cut(normalise(raw), source.split_above_characters)
+        elif raw:
+            yield raw
 
 
 def check_source(source: SourceConfig) -> list[str]:
@@ -99,7 +99,7 @@ def check_source(source: SourceConfig) -> list[str]:
             return [f"{source.name}: `path` is missing: {what}"]
         if source.kind == "local":
             path = Path(source.path).expanduser()
-            return [f"{source.name}: {problem}" for problem in local_files.check(path, source.text_column)]
+            return [f"{source.name}: {problem}" for problem in local_files.check(path, rows_of(source))]
         return []
     missing = [package for package in INSTALLED[source.kind][0] if installed.package_folder(package) is None]
     if len(missing) == len(INSTALLED[source.kind][0]):
@@ -113,6 +113,7 @@ def input_fingerprint(source: SourceConfig) -> str:
     Local files count by relative name, size and time of change; installed packages by version; a hub data set by its
     id, subset, split and revision. The source's name never enters.
     """
+    rows = rows_of(source)
     shape: dict[str, Any] = {
         "version": EXTRACTION_VERSION,
         "kind": source.kind,
@@ -121,13 +122,19 @@ def input_fingerprint(source: SourceConfig) -> str:
     }
     if source.kind == "hub":
         shape |= {"path": source.path, "subset": source.subset, "split": source.split, "revision": source.revision}
-        shape["text_column"] = source.text_column
+        shape |= _columns(source)
     elif source.kind == "local":
-        shape["text_column"] = source.text_column
+        shape |= _columns(source)
         shape["files"] = [
             [name, file.stat().st_size, file.stat().st_mtime_ns]
-            for name, file in local_files.readable_files(Path(source.path or "").expanduser())
+            for name, file in local_files.readable_files(Path(source.path or "").expanduser(), rows)
         ]
     elif source.kind in INSTALLED:
         shape["packages"] = {package: installed.package_version(package) for package in INSTALLED[source.kind][0]}
     return fingerprint(shape)
+
+
+def _columns(source: SourceConfig) -> dict[str, Any]:
+    if source.format == "text":
+        return {"text_column": source.text_column}
+    return {"format": source.format, "columns": rows_of(source).columns}

@@ -1,9 +1,10 @@
-"""Token stores: one flat memory-mapped file of tokens, named by a hash of its content and verified when opened."""
+"""Token stores: flat memory-mapped files of tokens, named by a hash of their content and verified when opened."""
 
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import file_checksum, fingerprint, folder_made_atomically
 
 FILE = "tokens.bin"
+FLAGS_FILE = "flags.bin"  # of packed stores: a byte for each token
+LEARNED, BEGINS, PADDING = 1, 2, 4  # flags: the token is learned; an example begins; it fills up the row
 
 _verified: set[tuple[str, int, int]] = set()  # path, size and time of change of what this process has verified
 
@@ -24,60 +27,79 @@ def dtype_for(vocab_size: int) -> str:
     return "<u2" if vocab_size < 2**16 else "<u4"
 
 
-def _content_fingerprint(checksum: str, dtype: str) -> str:
-    return fingerprint({"sha256": checksum, "dtype": dtype})
+def _content_fingerprint(checksums: Sequence[str], dtype: str) -> str:
+    content = {"sha256": checksums[0], "dtype": dtype}
+    return fingerprint(content if len(checksums) == 1 else {**content, "flags": checksums[1]})
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """Tokens of documents one after another, each followed by an end-of-text token.
+    """Tokens of documents one after another, each followed by an end-of-text token; or, packed, rows of examples.
 
-    Row i of length L is `tokens[i * L : (i + 1) * L]`; L is the reader's choice and not part of the store.
+    Row i of length L is `tokens[i * L : (i + 1) * L]`; L is the reader's choice and not part of the store, except that
+    a packed one was made for its L. There each token has a byte of flags.
     """
 
     fingerprint: str  # hash of the tokens: equal content, equal fingerprint, wherever it came from
     path: Path  # the file itself
     tokens: int
     dtype: str  # "<u2" or "<u4"
+    packed: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the store."""
+        return (self.path, self.path.with_name(FLAGS_FILE)) if self.packed else (self.path,)
 
     def rows(self, row_length: int) -> int:
         """How many whole rows of `row_length` tokens there are."""
         return self.tokens // row_length
 
     def verify(self) -> None:
-        """Raise DamagedFile unless the file is there, whole, and has the content that its fingerprint names.
+        """Raise DamagedFile unless the files are there, whole, and have the content that the fingerprint names.
 
-        The content is read once in a process; later calls look at the file's size and time of change only.
+        The content is read once in a process; later calls look at the files' sizes and times of change only.
         """
-        try:
-            state = self.path.stat()
-        except OSError as error:
-            raise DamagedFile(f"{self.path} is missing") from error
-        if state.st_size != self.tokens * np.dtype(self.dtype).itemsize:
-            raise DamagedFile(f"{self.path} has {state.st_size} bytes, not those of {self.tokens} tokens")
-        seen = (str(self.path), state.st_size, state.st_mtime_ns)
-        if seen in _verified:
+        sizes = (np.dtype(self.dtype).itemsize, 1)
+        seen = {self._state(file, size) for file, size in zip(self.files, sizes, strict=False)}
+        if seen <= _verified:
             return
-        if _content_fingerprint(file_checksum(self.path), self.dtype) != self.fingerprint:
+        if _content_fingerprint([file_checksum(file) for file in self.files], self.dtype) != self.fingerprint:
             raise DamagedFile(f"{self.path} does not match its checksum")
-        _verified.add(seen)
+        _verified.update(seen)
+
+    def _state(self, file: Path, bytes_per_token: int) -> tuple[str, int, int]:
+        try:
+            state = file.stat()
+        except OSError as error:
+            raise DamagedFile(f"{file} is missing") from error
+        if state.st_size != self.tokens * bytes_per_token:
+            raise DamagedFile(f"{file} has {state.st_size} bytes, not those of {self.tokens} tokens")
+        return str(file), state.st_size, state.st_mtime_ns
 
     def open(self) -> NDArray[np.unsignedinteger[Any]]:
         """The tokens as a read-only memory map; [tokens]. Raises DamagedFile."""
+        return self._map(self.path, self.dtype)
+
+    def open_flags(self) -> NDArray[np.unsignedinteger[Any]] | None:
+        """The flags of a packed store's tokens as a read-only memory map; [tokens], uint8. Raises DamagedFile."""
+        return self._map(self.files[1], "u1") if self.packed else None
+
+    def _map(self, file: Path, dtype: str) -> NDArray[np.unsignedinteger[Any]]:
         self.verify()
-        if not self.tokens:
-            return np.empty(0, dtype=self.dtype)
-        return np.memmap(self.path, dtype=self.dtype, mode="r")
+        return np.memmap(file, dtype=dtype, mode="r") if self.tokens else np.empty(0, dtype=dtype)
 
     def to_record(self, folder: Path) -> dict[str, Any]:
         """The store as JSON values, its path relative to `folder`."""
         path = self.path.relative_to(folder).as_posix()
-        return {"fingerprint": self.fingerprint, "path": path, "tokens": self.tokens, "dtype": self.dtype}
+        record = {"fingerprint": self.fingerprint, "path": path, "tokens": self.tokens, "dtype": self.dtype}
+        return {**record, "packed": True} if self.packed else record
 
     @classmethod
     def from_record(cls, record: dict[str, Any], folder: Path) -> "TokenStore":
         """The store that `to_record` described."""
-        return cls(record["fingerprint"], folder / record["path"], record["tokens"], record["dtype"])
+        path = folder / record["path"]
+        return cls(record["fingerprint"], path, record["tokens"], record["dtype"], record.get("packed", False))
 
 
 def write_token_store(folder: Path, batches: Iterable[NDArray[Any]], dtype: str) -> TokenStore:
@@ -86,24 +108,39 @@ def write_token_store(folder: Path, batches: Iterable[NDArray[Any]], dtype: str)
     The store's folder appears whole or not at all. A store of the same content that is already there is kept if it
     is sound, replaced if it is damaged.
     """
+    return _write(folder, ((batch,) for batch in batches), (FILE,), (dtype,))
+
+
+def write_packed_store(folder: Path, rows: Iterable[tuple[NDArray[Any], NDArray[Any]]], dtype: str) -> TokenStore:
+    """As `write_token_store`, of tokens with their flags."""
+    return _write(folder, rows, (FILE, FLAGS_FILE), (dtype, "u1"))
+
+
+def _write(
+    folder: Path, parts: Iterable[tuple[NDArray[Any], ...]], names: Sequence[str], dtypes: Sequence[str]
+) -> TokenStore:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.tmp"
-    digest, tokens = hashlib.sha256(), 0
+    partial = [folder / f".{uuid.uuid4().hex}.tmp" for _ in names]
+    digests, tokens = [hashlib.sha256() for _ in names], 0
     try:
-        with partial.open("wb") as file:
-            for batch in batches:
-                content = np.ascontiguousarray(batch, dtype=dtype).tobytes()
-                file.write(content)
-                digest.update(content)
-                tokens += len(batch)
-        name = _content_fingerprint(digest.hexdigest(), dtype)
-        store = TokenStore(name, folder / name / FILE, tokens, dtype)
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("wb")) for path in partial]
+            for part in parts:
+                for values, dtype, file, digest in zip(part, dtypes, files, digests, strict=True):
+                    content = np.ascontiguousarray(values, dtype=dtype).tobytes()
+                    file.write(content)
+                    digest.update(content)
+                tokens += len(part[0])
+        name = _content_fingerprint([digest.hexdigest() for digest in digests], dtypes[0])
+        store = TokenStore(name, folder / name / FILE, tokens, dtypes[0], packed=len(names) > 1)
         if store.path.parent.exists() and not is_sound(store):
             shutil.rmtree(store.path.parent, ignore_errors=True)
         with folder_made_atomically(store.path.parent) as made:
-            partial.rename(made / FILE)
+            for path, file_name in zip(partial, names, strict=True):
+                path.rename(made / file_name)
     finally:
-        partial.unlink(missing_ok=True)
+        for path in partial:
+            path.unlink(missing_ok=True)
     return store
 
 

@@ -29,6 +29,7 @@ SMALLEST_VOCAB_SIZE = 257  # 256 bytes and end of text
 END_OF_TEXT = "<|endoftext|>"
 
 TOKENIZER_FILE = "tokenizer.json"
+TEMPLATE_FILE = "chat_template.jinja"
 BATCH_CHARACTERS = 1_000_000
 HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 
@@ -45,6 +46,22 @@ class LoadedTokenizer:
 
 def check_tokenizer(config: TokenizerConfig) -> list[str]:
     """What is wrong with a tokenizer's configuration as far as can be seen without loading it, one line each."""
+    return [*_check_path(config), *(f"tokenizer.chat_template: {problem}" for problem in check_template_file(config))]
+
+
+def check_template_file(config: TokenizerConfig) -> list[str]:
+    """What is wrong with the file of a chat template, where one is given."""
+    if config.chat_template is None or Path(config.chat_template).expanduser().is_file():
+        return []
+    return [f"there is no file {config.chat_template}; give a chat template as a Jinja file"]
+
+
+def own_template(config: TokenizerConfig) -> str | None:
+    """The chat template that the configuration gives, where it gives one."""
+    return Path(config.chat_template).expanduser().read_text() if config.chat_template is not None else None
+
+
+def _check_path(config: TokenizerConfig) -> list[str]:
     if config.path == BPE:
         if config.vocab_size is not None and config.vocab_size < SMALLEST_VOCAB_SIZE:
             need = f"bytes and end of text need {SMALLEST_VOCAB_SIZE}"
@@ -88,6 +105,7 @@ def load_pretrained(config: TokenizerConfig) -> LoadedTokenizer:
         raise UserError(f"tokenizer.path: {config.path!r} has no fast form ({TOKENIZER_FILE})")
     if pretrained.eos_token_id is None:
         raise UserError(f"tokenizer.path: {config.path!r} has no end-of-text (eos) token")
+    pretrained.chat_template = own_template(config) or pretrained.chat_template
     with tempfile.TemporaryDirectory() as name:
         pretrained.save_pretrained(name)
         files = {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
@@ -110,7 +128,7 @@ def loaded(files: dict[str, bytes], vocab_size: int, end_of_text: int) -> Loaded
     return LoadedTokenizer(tokenizer, vocab_size, end_of_text, files)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> LoadedTokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, chat_template: str | None = None) -> LoadedTokenizer:
     """Byte-level BPE of at most `vocab_size` tokens, the first of them end of text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -129,11 +147,13 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> LoadedTokenizer:
         logger.warning("the generic text is too short for %d tokens: the vocabulary has %d", vocab_size, size)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "bos_token": END_OF_TEXT}
     files = {TOKENIZER_FILE: tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(config).encode()}
+    if chat_template is not None:
+        files[TEMPLATE_FILE] = chat_template.encode()
     return loaded(files, size, 0)
 
 
 @contextmanager
-def _one_thread_a_batch() -> Iterator[None]:
+def one_thread_a_batch() -> Iterator[None]:
     """Keep the library from spreading one batch over all processors: our own threads take a batch each."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -160,7 +180,7 @@ def encode(tokenizer: LoadedTokenizer, texts: Iterable[str], workers: int, title
         return np.array(tokens, dtype=dtype)
 
     with (
-        _one_thread_a_batch(),
+        one_thread_a_batch(),
         ThreadPoolExecutor(workers) as pool,
         tqdm(desc=title, unit=" tokens", unit_scale=True, disable=None, leave=False) as bar,
     ):

@@ -7,17 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from replay_sweeps.data.store_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
 
 
-def validation_rows(store: TokenStore, row_length: int, batch_rows: int, device: torch.device) -> Iterator[Tensor]:
-    """All whole rows of a store in batches of one shape, the last filled up with rows of zeros; [batch_rows, T]."""
-    count = store.rows(row_length)
-    tokens = np.asarray(store.open()[: count * row_length], dtype=np.int64).reshape(count, row_length)
-    for begin in range(0, count, batch_rows):
-        batch = np.zeros((batch_rows, row_length), dtype=np.int64)
-        batch[: min(batch_rows, count - begin)] = tokens[begin : begin + batch_rows]
-        yield torch.from_numpy(batch).to(device)
+def validation_rows(rows: StoreRows, batch_rows: int, device: torch.device, packed: bool) -> Iterator[list[Tensor]]:
+    """All rows of a store in batches of one shape, the last filled up with rows of zeros; [batch_rows, T] each.
+
+    A batch is the inputs of the row loss: tokens, and if `packed` which of them count and their segments.
+    """
+    for begin in range(0, len(rows), batch_rows):
+        part = slice(begin, begin + batch_rows)
+        inputs = [rows.read(part), *(rows.parts(part) if packed else ())]
+        missing = ((0, batch_rows - len(inputs[0])), (0, 0))
+        yield [torch.from_numpy(np.pad(values, missing)).to(device) for values in inputs]
 
 
 @torch.no_grad()
@@ -28,10 +31,18 @@ def validation_loss(
     batch_rows: int,
     device: torch.device,
     autocast: AbstractContextManager[None],
+    packed: bool = False,
 ) -> dict[str, float]:
-    """Mean loss in nats per predicted token over all rows of a validation store, and the tokens it was taken over."""
-    rows = store.rows(row_length)
+    """Mean loss in nats per learned token over all rows of a validation store, and the tokens it was taken over.
+
+    Of plain text all tokens count but the first of a row, which nothing comes before. `packed`: rows hold examples that
+    are kept apart; the run's plain rows are then computed in the same way.
+    """
+    rows = StoreRows.open(store, row_length)
     with autocast:
-        losses = [row_loss(batch) for batch in validation_rows(store, row_length, batch_rows, device)]
-    loss = torch.cat(losses)[:rows].double().mean()
-    return {"loss": float(loss), "tokens": float(rows * (row_length - 1))}
+        losses = [row_loss(*batch) for batch in validation_rows(rows, batch_rows, device, packed)]
+    loss = torch.cat(losses)[: len(rows)].double()
+    if not packed:
+        return {"loss": float(loss.mean()), "tokens": float(len(rows) * (row_length - 1))}
+    learned = torch.from_numpy(rows.parts(slice(None))[0][:, 1:].sum(axis=1)).to(device)
+    return {"loss": float((loss * learned).sum() / learned.sum()), "tokens": float(learned.sum())}

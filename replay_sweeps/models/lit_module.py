@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from replay_sweeps.config import OptimizerConfig
 from replay_sweeps.schedule.behaviour import Behaviour
-from replay_sweeps.training.batches import Batch
+from replay_sweeps.training.batches import ROW_INPUTS, Batch
 
 
 class NonFiniteLoss(Exception):  # noqa: N818 - a result of training
@@ -34,7 +34,7 @@ class ReplayModule(lightning.LightningModule):
         self.log_every = log_every
         self.optimizer_state: dict[str, dict[str, Tensor]] = {}
         self.logged: dict[str, float | None] | None = None
-        self._losses: list[tuple[Tensor, Tensor]] = []
+        self._losses: list[tuple[Tensor, Tensor, Tensor]] = []
         self._gradient_norm: Tensor | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -75,8 +75,8 @@ class ReplayModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The mean loss of the tokens, nats."""
-        losses = self._row_loss[0](batch["tokens"])
-        self._losses.append((losses.detach(), batch["is_target"]))
+        losses = self._row_loss[0](*(batch[name] for name in ROW_INPUTS if name in batch))
+        self._losses.append((losses.detach(), batch["weight"], batch["is_target"]))
         return (losses * batch["weight"]).sum()
 
     def configure_gradient_clipping(
@@ -91,13 +91,17 @@ class ReplayModule(lightning.LightningModule):
         if not self.is_logged(step):
             return
         assert self._gradient_norm is not None
-        losses = torch.cat([loss for loss, _ in self._losses])
-        is_target = torch.cat([mask for _, mask in self._losses])
+        losses, weight, is_target = (torch.cat(parts) for parts in zip(*self._losses, strict=True))
         if not math.isfinite(float(losses.sum())):
             raise NonFiniteLoss(f"the training loss is {float(losses.mean())} at step {step}")
         self.logged = {
-            "train_target_loss": float(losses[is_target].mean()) if is_target.any() else None,
-            "train_generic_loss": float(losses[~is_target].mean()) if not is_target.all() else None,
+            "train_target_loss": _mean(losses, weight, is_target),
+            "train_generic_loss": _mean(losses, weight, ~is_target),
             "gradient_norm": float(self._gradient_norm),
             "learning_rate": self.behaviour.piece_at(step).rate.at(step),
         }
+
+
+def _mean(losses: Tensor, weight: Tensor, rows: Tensor) -> float | None:
+    """The mean loss of the tokens that some of the rows learn; None where there are no rows."""
+    return float((losses[rows] * weight[rows]).sum() / weight[rows].sum()) if rows.any() else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.files import fingerprint
-from replay_sweeps.sweep.plan import PlannedRun, TextNames, initial_weights, plan_run, root_settings
+from replay_sweeps.sweep.plan import PlannedRun, TextNames, initial_weights, is_packed, plan_run, root_settings
 from replay_sweeps.sweep.texts import StudyTexts, names_of
 from replay_sweeps.training.numerics import resolve
 
@@ -27,11 +27,13 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
     names: dict[Any, tuple[TextNames, TextNames, int]] = {}
     roots: dict[Any, tuple[str, dict[str, Any]]] = {}
     for config in configs:
-        text = (config.target, config.generic, config.model.tokenizer, config.evaluation.tokens)
+        sizes = (config.evaluation.tokens, config.trainer.row_length)
+        text = (config.target, config.generic, config.model.tokenizer, *sizes)
         if text not in names:
             names[text] = names_of(config, texts)
         target, generic, vocab_size = names[text]
-        shape = (config.model, config.trainer, replace(config.optimizer, weight_decay=0), config.generic, vocab_size)
+        optimizer = replace(config.optimizer, weight_decay=0)
+        shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, is_packed(config))
         if shape not in roots:
             numerics = resolve(config.trainer, dict(rates) if rates else None)
             root = root_settings(config, generic, numerics, initial_weights(config, vocab_size))

@@ -119,9 +119,16 @@ def _law(rate: RateConfig, warmup_base: int, steps: int) -> RateLaw:
     return RateLaw(rate.law, rate.peak, rate.peak * rate.final_fraction, warmup, cooldown, rate.cooldown_shape)
 
 
+def is_packed(run: RunConfig) -> bool:
+    """Whether the run's rows hold examples that are kept apart; plain rows are then computed in the same way."""
+    return "chat" in (run.target.format, run.generic.format)
+
+
 def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
     """What shapes a state besides the behaviour: the root of its tree. `weights` names the initial weights."""
+    packed = {"packed": True} if is_packed(run) else {}
     return {
+        **packed,
         "weights": weights,
         "optimizer": {name: value for name, value in asdict(run.optimizer).items() if name != "weight_decay"},
         "numerics": numerics,

@@ -13,7 +13,7 @@ from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.plan import TextNames, data_schedule
 
 PreparedSourceName = tuple[str, str]  # its name, and the fingerprint of its training store
-TextKey = tuple[SourceConfig, TokenizerConfig, int]  # generic source, tokenizer, validation tokens
+TextKey = tuple[SourceConfig, TokenizerConfig, int, int]  # generic source, tokenizer, validation tokens, row length
 Find = Callable[..., PreparedText | None]
 
 
@@ -24,7 +24,7 @@ def text_folder(store: Path) -> Path:
 
 @dataclass(frozen=True)
 class StudyTexts:
-    """The prepared texts of a study, one for each generic source and tokenizer that its runs use."""
+    """The prepared texts of a study, one for each generic source, tokenizer and row length that its runs use."""
 
     prepared: Mapping[TextKey, tuple[PreparedText, Mapping[SourceConfig, PreparedSource]]]
 
@@ -43,7 +43,7 @@ class StudyTexts:
     def summary(self) -> list[dict[str, Any]]:
         """What a report says of each source."""
         found: dict[str, dict[str, Any]] = {}
-        for (generic, _, _), (text, targets) in self.prepared.items():
+        for (generic, *_), (text, targets) in self.prepared.items():
             pairs = [("generic", generic, text.generic), *(("target", c, p) for c, p in targets.items())]
             for role, config, source in pairs:
                 found[f"{role} {config.name}"] = {
@@ -57,7 +57,7 @@ class StudyTexts:
 
 
 def _key(run: RunConfig) -> TextKey:
-    return _source(run.generic), run.model.tokenizer, run.evaluation.tokens
+    return _source(run.generic), run.model.tokenizer, run.evaluation.tokens, run.trainer.row_length
 
 
 def _source(generic: SourceConfig) -> SourceConfig:
@@ -89,8 +89,8 @@ def _gather(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts
         targets.setdefault(_key(run), {})[run.target] = None
     prepared = {}
     for key, wanted in targets.items():
-        generic, tokenizer, tokens = key
-        text = prepare(generic, tuple(wanted), tokenizer, text_folder(store), tokens)
+        generic, tokenizer, *size = key
+        text = prepare(generic, tuple(wanted), tokenizer, text_folder(store), *size)
         if text is None:
             return None
         prepared[key] = (text, dict(zip(wanted, text.targets, strict=True)))

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from replay_sweeps.data.mixture import Mixture
+from replay_sweeps.data.mixture import BatchRows, Mixture
+from replay_sweeps.data.store_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.sweep.ledger import Work
+from replay_sweeps.sweep.plan import is_packed
 
-Batch = dict[str, Any]  # step: int; tokens: [rows, T]; is_target: [rows]; weight: [rows]
+# step: int; tokens: [rows, T]; is_target: [rows]; weight: [rows]; and of a packed run loss_mask and segments: [rows, T]
+Batch = dict[str, Any]
+ROW_INPUTS = ("tokens", "loss_mask", "segments")  # what the row loss is computed from, where it is there
 
 
 @dataclass(frozen=True)
@@ -37,22 +42,27 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         run, length = self.work.run, self.work.run.config.trainer.row_length
         order = next(mix.target for piece in run.behaviour.pieces for mix in piece.mixes if mix.target)
-        generic = self.stores[run.generic_store].open()
-        target = self.stores[order.store].open()
-        mixture = Mixture(
-            run.schedule, order, len(target) // length, len(generic) // length, run.config.generic.order_seed
-        )
+        generic = StoreRows.open(self.stores[run.generic_store], length)
+        target = StoreRows.open(self.stores[order.store], length)
+        mixture = Mixture(run.schedule, order, len(target), len(generic), run.config.generic.order_seed)
         for step in range(self.work.start, self.work.stop):
             rows = mixture.batch(step)
-            tokens = np.empty((len(rows.row), length), dtype=np.int64)
-            for i, (row, is_target) in enumerate(zip(rows.row, rows.is_target, strict=True)):
-                tokens[i] = (target if is_target else generic)[row * length : (row + 1) * length]
-            weight = np.full(len(tokens), self.micro_batches / len(tokens), dtype=np.float32)
-            for begin in range(0, len(tokens), self.micro_rows):
+            batch = self._rows(rows, target, generic)
+            learned = batch["loss_mask"][:, 1:].sum(axis=1) if "loss_mask" in batch else np.ones(len(rows.row))
+            batch["weight"] = (learned * (self.micro_batches / learned.sum())).astype(np.float32)
+            batch["is_target"] = rows.is_target
+            for begin in range(0, len(rows.row), self.micro_rows):
                 part = slice(begin, begin + self.micro_rows)
-                yield {
-                    "step": step,
-                    "tokens": torch.from_numpy(tokens[part]),
-                    "is_target": torch.from_numpy(rows.is_target[part]),
-                    "weight": torch.from_numpy(weight[part]),
-                }
+                yield {"step": step, **{name: torch.from_numpy(values[part]) for name, values in batch.items()}}
+
+    def _rows(self, rows: BatchRows, target: StoreRows, generic: StoreRows) -> dict[str, NDArray[Any]]:
+        """The inputs of the row loss for all rows of a step; [rows, T] each."""
+        shape = (len(rows.row), target.length)
+        batch: dict[str, NDArray[Any]] = {"tokens": np.empty(shape, dtype=np.int64)}
+        if is_packed(self.work.run.config):
+            batch |= {"loss_mask": np.empty(shape, dtype=np.bool_), "segments": np.empty(shape, dtype=np.int64)}
+        for store, mine in ((target, rows.is_target), (generic, ~rows.is_target)):
+            batch["tokens"][mine] = store.read(rows.row[mine])
+            if "segments" in batch:
+                batch["loss_mask"][mine], batch["segments"][mine] = store.parts(rows.row[mine])
+        return batch

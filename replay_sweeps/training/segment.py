@@ -21,6 +21,7 @@ from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.sweep.ledger import Work
+from replay_sweeps.sweep.plan import is_packed
 from replay_sweeps.sweep.store import Store, Stretch
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
@@ -163,6 +164,7 @@ class _Stretch:
                     engine.micro_rows,
                     engine.device,
                     engine.autocast(),
+                    is_packed(config),
                 )
                 if not math.isfinite(loss["loss"]):
                     raise NonFiniteLoss(f"the validation loss is {loss['loss']} after {step} steps")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from replay_sweeps.config import SourceConfig, TokenizerConfig
 from replay_sweeps.data.clean_text import clean_text, part_of
 from replay_sweeps.data.duplicates import THRESHOLD, shingles
-from replay_sweeps.data.preparation import jensen_shannon_divergence, sample_of_documents
+from replay_sweeps.data.encoder import sample_of_documents
+from replay_sweeps.data.preparation import jensen_shannon_divergence
 from replay_sweeps.data.prepare import find_prepared
 from replay_sweeps.data.prepared import PreparedSource, PreparedText
 from replay_sweeps.data.token_store import TokenStore

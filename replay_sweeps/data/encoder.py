@@ -1,0 +1,98 @@
+"""From documents to token stores: texts one after another, conversations packed into rows."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replay_sweeps.config import SourceConfig
+from replay_sweeps.data.chat import ChatTemplate
+from replay_sweeps.data.packing import Packing
+from replay_sweeps.data.prepared import PreparedTokenizer
+from replay_sweeps.data.token_store import TokenStore, dtype_for, write_packed_store, write_token_store
+from replay_sweeps.data.tokenize import LoadedTokenizer, encode
+from replay_sweeps.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_DOCUMENTS = 32  # at least so many documents make a validation half, where there are as many
+SHORTEST_SAMPLE = 256  # tokens
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Writes token stores below `folder`; conversations need a `template`, and are packed into rows."""
+
+    folder: Path
+    stored: PreparedTokenizer
+    model: LoadedTokenizer
+    template: ChatTemplate | None
+    row_length: int  # tokens
+    workers: int
+
+    def shape(self, source: SourceConfig) -> dict[str, Any]:
+        """What shapes the tokens of a source besides its text."""
+        shape: dict[str, Any] = {"tokenizer": self.stored.fingerprint}
+        return shape if source.format == "text" else {**shape, "row_length": self.row_length}
+
+    def write(
+        self, source: SourceConfig, documents: Iterator[str], part: str = "", limit: int | None = None
+    ) -> tuple[TokenStore, dict[str, int]]:
+        """The store of a part's documents, of at most `limit` tokens; and of conversations what became of them.
+
+        Raises UserError where no conversation has anything to learn from.
+        """
+        title, dtype = f"tokenising {source.name}{part}", dtype_for(self.stored.vocab_size)
+        if source.format == "text":
+            batches = encode(self.model, documents, self.workers, title)
+            sample = batches if limit is None else sample_of_documents(batches, limit, self.stored.end_of_text)
+            return write_token_store(self.folder, sample, dtype), {}
+        assert self.template
+        packing = Packing(self.row_length, self.stored.end_of_text)
+        rows = packing.rows(self.template.examples(documents, self.workers, title))
+        most = None if limit is None else limit // self.row_length
+        store = write_packed_store(self.folder, islice(rows, most), dtype)
+        if not store.tokens:
+            raise UserError(_no_response_line(source, part, packing.counts))
+        said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in packing.counts.items())
+        logger.info("%s%s: %s", source.name, part, said)
+        return store, packing.counts
+
+
+def sample_of_documents(batches: Iterable[NDArray[Any]], limit: int, end_of_text: int) -> Iterator[NDArray[Any]]:
+    """At most `limit` tokens from the beginnings of many documents, so that a few long ones do not stand for all.
+
+    Each document gives its first `limit / 32` tokens (at least 256); where that is not enough, what is left of the
+    documents follows in order. The batches hold whole documents, each ended by `end_of_text`.
+    """
+    most = max(limit // SAMPLED_DOCUMENTS, SHORTEST_SAMPLE)
+    rest, spare = limit, 0
+    left: list[NDArray[Any]] = []
+    for batch in batches:
+        for document in np.split(batch, np.flatnonzero(batch == end_of_text) + 1):
+            first = document[: min(most, rest)]
+            yield first
+            rest -= len(first)
+            if rest <= 0:
+                return
+            if len(document) > most and spare < limit:
+                left.append(document[most:])
+                spare += len(left[-1])
+    for document in left:
+        if rest <= 0:
+            return
+        yield document[:rest]
+        rest -= len(document)
+
+
+def _no_response_line(source: SourceConfig, part: str, counts: dict[str, int]) -> str:
+    without, cut = (counts[f"conversations_{why}_dropped"] for why in ("without_response", "cut_before_response"))
+    return (
+        f"{source.name}{part}: no conversation to learn from: {without} have no response (a message of role assistant "
+        f"after another), {cut} none within trainer.row_length tokens; give other conversations or longer rows"
+    )
