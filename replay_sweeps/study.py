@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
 from replay_sweeps.config import RunConfig
+from replay_sweeps.data import self_generated
 from replay_sweeps.data.chat import check_chat_template
 from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.sources import check_source
@@ -75,6 +76,9 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
             wrong = [("model.path", message) for message in check_pretrained(Path(run.model.path))]
             if not wrong:
                 run = dataclasses.replace(run, model=with_pretrained_shape(run.model))
+        if run is not None and run.generic.kind == self_generated.KIND and run.generic.path is None:
+            sampled = dataclasses.replace(run.generic, path=run.model.path, revision=run.model.revision)
+            run = dataclasses.replace(run, generic=sampled)
         if run is not None and not wrong:
             runs.setdefault(run, cell)
             wrong = [*check_run(run)]
@@ -126,6 +130,9 @@ def _surroundings(role: str, subject: Sequence[Any]) -> Iterator[tuple[str, str]
             yield "model.tokenizer.chat_template", message
         for name, message in check_chat_template(tokenizer) if chat else ():
             yield f"model.tokenizer.{name}", message
+        return
+    if role != "paths" and subject[0].kind == self_generated.KIND:
+        yield from ((f"{role}.{name}", message) for name, message in self_generated.check(subject[0]))
         return
     if role != "paths":
         for message in check_source(subject[0]):

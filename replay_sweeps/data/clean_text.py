@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -90,10 +90,10 @@ class _PartWriter:
         self.characters += characters
 
 
-def _sketched(source: SourceConfig, pool: Executor | None) -> Iterator[tuple[str, bytes, Any]]:
+def _sketched(source: SourceConfig, texts: Iterable[str], pool: Executor | None) -> Iterator[tuple[str, bytes, Any]]:
     """Each document with its hash and its MinHash."""
     sketch = _sketch if source.format == "text" else _sketch_conversations
-    for batch, sketches in ordered_map(pool, sketch, batched(documents(source, pool), BATCH_CHARACTERS)):
+    for batch, sketches in ordered_map(pool, sketch, batched(texts, BATCH_CHARACTERS)):
         for text, (hashed, minhash) in zip(batch, sketches, strict=True):
             yield text, hashed, minhash
 
@@ -106,7 +106,7 @@ def _sketch_conversations(batch: list[str]) -> tuple[list[str], list[tuple[bytes
     return batch, duplicates.sketch(list(map(spoken, batch)))
 
 
-def _write(source: SourceConfig, folder: Path, pool: Executor | None) -> dict[str, int]:
+def _write(source: SourceConfig, texts: Iterable[str], folder: Path, pool: Executor | None) -> dict[str, int]:
     """Write the parts of the source's text into `folder` and return the counts."""
     from tqdm import tqdm
 
@@ -118,7 +118,7 @@ def _write(source: SourceConfig, folder: Path, pool: Executor | None) -> dict[st
         writers = {part: _PartWriter(folder, part, stack) for part in PARTS}
         bar = stack.enter_context(tqdm(desc=f"reading {source.name}", unit=" documents", disable=None, leave=False))
         spool = stack.enter_context(spool_path.open("w+b"))
-        for text, hashed, minhash in _sketched(source, pool):
+        for text, hashed, minhash in _sketched(source, texts, pool):
             read, characters = read + 1, characters + len(text)
             bar.update()
             if not known.is_new(hashed, minhash):
@@ -166,8 +166,8 @@ def _found(key: str, folder: Path) -> CleanText | None:
     return CleanText(key, folder, record["counts"])
 
 
-def clean_text(source: SourceConfig, folder: Path, pool: Executor | None) -> CleanText:
-    """The cleaned text of a source, made below `folder` or found there.
+def clean_text(source: SourceConfig, folder: Path, pool: Executor | None, sampled: Path | None = None) -> CleanText:
+    """The cleaned text of a source, made below `folder` or found there; text that a model samples is kept in `sampled`.
 
     `pool` is the processes to work in, or None for this one. Raises UserError when the source can't be read or has
     too few documents.
@@ -177,7 +177,7 @@ def clean_text(source: SourceConfig, folder: Path, pool: Executor | None) -> Cle
     found = _found(key, final)
     if found is None:
         with folder_made_atomically(final) as made:
-            counts = _write(source, made, pool)
+            counts = _write(source, documents(source, pool, sampled), made, pool)
             _check_counts(source, counts)
             write_record(made / RECORD, {"counts": counts, "checksums": _checksums(made)})
         found = CleanText(key, final, counts)

@@ -107,7 +107,7 @@ class Preparation:
         return PreparedText(stored, prepared[0], tuple(prepared[1:]))
 
     def text(self, source: SourceConfig, pool: Executor | None) -> CleanText:
-        text = clean_text(source, self.folder / "text", pool)
+        text = clean_text(source, self.folder / "text", pool, self.folder / "sampled")
         counts = text.counts
         logger.info(
             "%s: %d documents, %d exact and %d near duplicates dropped",

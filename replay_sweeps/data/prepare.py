@@ -1,6 +1,7 @@
 """A study's text made ready: cleaned, split, tokenised and stored; or found again by what shaped it.
 
-Below the folder: `text/` (cleaned text), `tokenizers/` and `tokens/` (by content), `records/` (what was made of what).
+Below the folder: `text/` (cleaned text), `sampled/` (what models wrote, before it is cleaned), `tokenizers/` and
+`tokens/` (by content), `records/` (what was made of what).
 """
 
 import logging
@@ -144,6 +145,6 @@ def _only_one(folder: Path) -> Iterator[None]:
         except OSError:
             yield
             return
-        for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("sampled/*/.*.tmp")]:
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         yield

@@ -1,4 +1,4 @@
-"""Where text comes from: hub data sets, local files, and what every Python installation holds."""
+"""Where text comes from: hub data sets, local files, what every Python installation holds, or a model itself."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data import installed, local_files
+from replay_sweeps.data import installed, local_files, self_generated
 from replay_sweeps.data.rows import rows_of
 from replay_sweeps.data.text import cut, normalise
 from replay_sweeps.errors import UserError
@@ -25,7 +25,7 @@ INSTALLED: dict[str, tuple[tuple[str, ...], str, bool]] = {
     "sympy": (("sympy",), "sources", True),
     "standard_library": ((installed.STANDARD_LIBRARY,), "sources", False),
 }
-KINDS = ("hub", "local", *INSTALLED)
+KINDS = ("hub", "local", self_generated.KIND, *INSTALLED)
 
 HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 
@@ -58,9 +58,12 @@ def _hub(source: SourceConfig) -> Iterator[str]:
         yield rows.document(row, f"{source.name}: {source.path}, row {number}") or ""
 
 
-def _raw_documents(source: SourceConfig, pool: Executor | None) -> Iterator[str]:
+def _raw_documents(source: SourceConfig, pool: Executor | None, sampled: Path | None) -> Iterator[str]:
     if source.kind == "hub":
         yield from _hub(source)
+    elif source.kind == self_generated.KIND:
+        assert sampled is not None
+        yield from self_generated.documents(source, sampled)
     elif source.kind == "local":
         assert source.path is not None
         yield from local_files.documents(Path(source.path).expanduser(), rows_of(source))
@@ -73,16 +76,17 @@ def _raw_documents(source: SourceConfig, pool: Executor | None) -> Iterator[str]
                 yield from installed.sources(package, tests)
 
 
-def documents(source: SourceConfig, pool: Executor | None = None) -> Iterator[str]:
+def documents(source: SourceConfig, pool: Executor | None = None, sampled: Path | None = None) -> Iterator[str]:
     """The source's documents in a fixed order: normalised, none empty, long ones cut at paragraphs.
 
     A conversation is one document, never cut: its canonical JSON, whose texts alone are normalised.
-    `source.max_documents` counts documents before they are cut. Raises UserError when the source can't be read.
+    `source.max_documents` counts documents before they are cut. Text that a model samples is kept below `sampled`.
+    Raises UserError when the source can't be read.
     """
     problems = check_source(source)
     if problems:
         raise UserError(*problems)
-    for raw in islice(_raw_documents(source, pool), source.max_documents):
+    for raw in islice(_raw_documents(source, pool, sampled), source.max_documents):
         if source.format == "text":
             yield from cut(normalise(raw), source.split_above_characters)
         elif raw:
@@ -101,6 +105,8 @@ def check_source(source: SourceConfig) -> list[str]:
             path = Path(source.path).expanduser()
             return [f"{source.name}: {problem}" for problem in local_files.check(path, rows_of(source))]
         return []
+    if source.kind == self_generated.KIND:
+        return [f"{source.name}: {name}: {problem}" for name, problem in self_generated.check(source)]
     missing = [package for package in INSTALLED[source.kind][0] if installed.package_folder(package) is None]
     if len(missing) == len(INSTALLED[source.kind][0]):
         return [f"{source.name}: not installed: {', '.join(missing)}"]
@@ -111,7 +117,7 @@ def input_fingerprint(source: SourceConfig) -> str:
     """A hash of all that decides the source's documents, found without reading them.
 
     Local files count by relative name, size and time of change; installed packages by version; a hub data set by its
-    id, subset, split and revision. The source's name never enters.
+    id, subset, split and revision; a model by its weights, with how it is sampled. The source's name never enters.
     """
     rows = rows_of(source)
     shape: dict[str, Any] = {
@@ -129,6 +135,8 @@ def input_fingerprint(source: SourceConfig) -> str:
             [name, file.stat().st_size, file.stat().st_mtime_ns]
             for name, file in local_files.readable_files(Path(source.path or "").expanduser(), rows)
         ]
+    elif source.kind == self_generated.KIND:
+        shape["sampled"] = self_generated.documents_fingerprint(source)
     elif source.kind in INSTALLED:
         shape["packages"] = {package: installed.package_version(package) for package in INSTALLED[source.kind][0]}
     return fingerprint(shape)

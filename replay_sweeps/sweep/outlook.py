@@ -98,6 +98,13 @@ def round_widths(ledger: Ledger) -> list[int]:
 
 def _warnings(study: Study, texts: StudyTexts | None) -> Iterator[str]:
     if texts is None:
+        own = {run.generic: None for run in study.runs if run.generic.kind == "self_generated"}
+        for generic in own:
+            documents = generic.max_documents or 0
+            yield (
+                f"{documents:,} documents are sampled from the model {generic.path} first: of at most "
+                f"{generic.document_tokens:,} tokens each, {documents * generic.document_tokens:,} in all"
+            )
         yield (
             "the text of this study is not tokenised yet: whether there is enough of it, what is done already, "
             "and the exact size of the vocabulary could not be checked"
