@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 class RowLoss(nn.Module):
     """Mean next-token loss of each row.
 
-    The head is applied here instead of in `transformers`, which would keep the logits of all positions in fp32.
+    The loss of `transformers` would be of all rows together; its logits are as each architecture makes them, with their
+    scale and cap.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -17,8 +18,7 @@ class RowLoss(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803
         """Nats per predicted token; [B] from token numbers [B, T], the T-1 last of which are predicted."""
-        hidden_BTD = self.model.base_model(input_ids=tokens_BT[:, :-1]).last_hidden_state  # noqa: N806
-        logits_BTV = self.model.get_output_embeddings()(hidden_BTD)  # noqa: N806
+        logits_BTV = self.model(input_ids=tokens_BT[:, :-1], use_cache=False).logits  # noqa: N806
         losses_BT = functional.cross_entropy(  # noqa: N806
             logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
         ).view(tokens_BT.shape[0], -1)
