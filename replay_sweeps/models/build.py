@@ -9,6 +9,7 @@ from transformers.utils import logging
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.hub import fetch, local_folder
+from replay_sweeps.models.lora import add_adapters, draw_adapters
 
 INITIAL_STD = 0.02
 
@@ -43,6 +44,8 @@ def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
     """
     if model.path is not None:
         network = load_pretrained(model, dtype)
+        if model.lora_rank is not None:
+            add_adapters(network, model)
     else:
         network = LlamaForCausalLM(model_config(model, vocab_size))
         for parameter in network.parameters():  # not `.to`, which would round the rotary frequencies too
@@ -99,6 +102,9 @@ def initialise(network: PreTrainedModel, model: ModelConfig) -> None:
     """Set all weights to where training starts: those of `model.path`, or new ones from `model.init_seed`."""
     if model.path is None:
         draw_weights(network, model.init_seed)
+        return
+    if model.lora_rank is not None:  # the weights themselves are frozen: they are where they were
+        draw_adapters(network, model.init_seed)
         return
     parameters = dict(load_pretrained(model, next(network.parameters()).dtype).named_parameters())
     for name, parameter in network.named_parameters():
