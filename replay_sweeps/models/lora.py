@@ -2,9 +2,11 @@
 
 import math
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -21,8 +23,8 @@ def lora_config(model: ModelConfig) -> "LoraConfig":
     from peft import LoraConfig
 
     return LoraConfig(
-        r=model.lora_rank,
-        lora_alpha=lora_alpha(model),
+        r=model.lora_rank or 0,
+        lora_alpha=lora_alpha(model),  # type: ignore[arg-type]  # any number: it is divided by the rank
         target_modules=lora_names(model) or "all-linear",
         lora_dropout=0.0,
         bias="none",
@@ -58,6 +60,17 @@ def draw_adapters(network: nn.Module, seed: int) -> None:
             parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
         elif ".lora_" in name:
             parameter.zero_()
+
+
+def save_adapters(network: nn.Module, model: ModelConfig, folder: Path) -> None:
+    """Write the adapters alone, as `peft.PeftModel.from_pretrained` reads them."""
+    tensors = {
+        f"base_model.model.{name.replace('.default.', '.')}": parameter.detach().cpu().contiguous()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    lora_config(model).save_pretrained(str(folder))
 
 
 def merge_adapters(network: PreTrainedModel) -> None:

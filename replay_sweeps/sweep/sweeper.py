@@ -134,11 +134,11 @@ def quoted(value: str) -> str:
 
 def prepare_models(runs: "Sequence[RunConfig]") -> None:
     """Fetch the pretrained models that are not here. Raises UserError with one line for one that cannot be used."""
-    models = dict.fromkeys(run.model for run in runs if run.model.path is not None)
+    models = dict.fromkeys(replace(run.model, init_seed=0) for run in runs if run.model.path is not None)
     if models:
         from replay_sweeps.models.build import fetch_pretrained
 
-        for model in dict.fromkeys(replace(model, init_seed=0) for model in models):
+        for model in models:
             fetch_pretrained(model)
 
 
