@@ -88,8 +88,16 @@ def _sources(run: RunConfig) -> Iterator[Problem]:
 
 
 def _model(model: ModelConfig) -> Iterator[Problem]:
+    for name in ("lora_rank", "lora_alpha"):
+        value = getattr(model, name)
+        if value is not None and value <= 0:
+            yield f"model.{name}", "must be positive"
+    if model.lora_rank is None and model.lora_alpha is not None:
+        yield "model.lora_alpha", "has no effect without model.lora_rank"
     if model.path is not None:
         return
+    if model.lora_rank is not None:
+        yield "model.lora_rank", "needs a pretrained model to adapt: model=pretrained model.path=FOLDER"
     for name in ("hidden_size", "layers", "heads", "key_value_heads", "mlp_size"):
         if getattr(model, name) < 1:
             yield f"model.{name}", "must be at least 1 where no model.path is given"

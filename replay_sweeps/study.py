@@ -73,7 +73,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     for cell in cells:
         run, wrong = composer.run(cell)
         if run is not None and not wrong and run.model.path is not None:
-            wrong = [("model.path", message) for message in check_pretrained(Path(run.model.path))]
+            wrong = [*check_pretrained(run.model)]
             if not wrong:
                 run = dataclasses.replace(run, model=with_pretrained_shape(run.model))
         if run is not None and run.generic.kind == self_generated.KIND and run.generic.path is None:

@@ -62,30 +62,3 @@ def test_runs_start_from_the_given_weights_and_share_their_trunk_over_epochs(
     first = history[(history.step == 0) & (history.metric == "target_loss")].value
     assert len(first) == 4 and first.nunique() == 1  # the loss of the model as it was given
     assert (runs.target_loss < first.iloc[0]).all()
-
-
-@pytest.mark.parametrize(
-    ("mend", "said"),
-    [
-        (lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "which would be unpickled"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
-        (lambda folder: (folder / "config.json").unlink(), "no readable config.json"),
-    ],
-    ids=["pickled", "none", "no config"],
-)
-def test_a_folder_that_is_no_model_is_told(
-    mend: Callable[[Path], None],
-    said: str,
-    command: Callable[..., list[str]],
-    model: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    import shutil
-
-    broken = tmp_path / "broken"
-    shutil.copytree(model, broken)
-    mend(broken)
-    assert main(arguments(command, broken)) == 2
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "output").exists()

@@ -51,6 +51,7 @@ def tokenizer_key(tokenizer: TokenizerConfig, generic_key: str) -> str:
         shape["files"] = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     else:
         shape["name"] = tokenizer.path
+        shape |= {"revision": tokenizer.revision} if tokenizer.revision else {}
     if tokenizer.chat_template is not None:
         shape["chat_template"] = own_template(tokenizer)
     return fingerprint(shape)

@@ -5,7 +5,6 @@ an interrupted command goes on to the same text, and a larger `max_documents` ke
 """
 
 import functools
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from replay_sweeps.config import SourceConfig, TokenizerConfig
+from replay_sweeps.config import ModelConfig, SourceConfig, TokenizerConfig
 from replay_sweeps.data.tokenize import check_tokenizer
 from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import file_checksum, fingerprint, read_record, write_record
-from replay_sweeps.models.pretrained import check_pretrained, weights_fingerprint
+from replay_sweeps.models.hub import fetch, local_folder
+from replay_sweeps.models.pretrained import ANY_LENGTH, check_pretrained, weights_fingerprint, with_pretrained_shape
 
 logger = logging.getLogger(__name__)
 
@@ -29,30 +29,37 @@ SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 READ_WITH_WEIGHTS = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "generation_config.json")
 
 
-def model_folder(source: SourceConfig) -> Path:
-    """The folder of the model that the documents are sampled from."""
+def model_of(source: SourceConfig) -> ModelConfig:
+    """The model that the documents are sampled from."""
     assert source.path is not None
-    return Path(source.path).expanduser()
+    tokenizer = TokenizerConfig(source.path, revision=source.revision)
+    return ModelConfig(source.path, tokenizer, path=source.path, revision=source.revision)
+
+
+def model_folder(source: SourceConfig) -> Path | None:
+    """The folder of the model that the documents are sampled from; None while it is on the hub alone."""
+    assert source.path is not None
+    return local_folder(source.path, source.revision, allow_pickle=False)
 
 
 def check(source: SourceConfig) -> list[tuple[str, str]]:
     """What is wrong with the model and the settings of sampling: (setting, what is wrong); loads nothing."""
     if source.path is None:
         return [("path", "there is no model to sample from: model=pretrained model.path=FOLDER")]
-    folder = model_folder(source)
-    if problems := check_pretrained(folder):
-        return [("path", problem) for problem in problems]
+    model = model_of(source)
+    if problems := check_pretrained(model):
+        return [("path", problem) for _, problem in problems]
     found = [
         ("path", f"the model's own tokenizer is needed: {problem.removeprefix('tokenizer.path: ')}")
-        for problem in check_tokenizer(TokenizerConfig(str(folder)))
+        for problem in check_tokenizer(model.tokenizer)
     ]
     if source.max_documents is None:
         found.append(("max_documents", "needs a value: how many documents to sample"))
     if source.temperature <= 0:
         found.append(("temperature", "must be above 0"))
-    positions = json.loads((folder / "config.json").read_bytes()).get("max_position_embeddings")
-    if source.document_tokens < 1 or (positions and source.document_tokens > positions):
-        most = f" and at most the model's {positions:,} positions" if positions else ""
+    positions = with_pretrained_shape(model).max_positions
+    if not 1 <= source.document_tokens <= positions:
+        most = f" and at most the model's {positions:,} positions" if positions < ANY_LENGTH else ""
         found.append(("document_tokens", f"must be at least 1{most}"))
     return found
 
@@ -62,7 +69,7 @@ def documents_fingerprint(source: SourceConfig) -> str:
     return fingerprint(
         {
             "version": VERSION,
-            "weights": weights_fingerprint(model_folder(source)),
+            "weights": weights_fingerprint(model_of(source)),
             "tokenizer": _tokenizer_checksums(model_folder(source)),
             "temperature": source.temperature,
             "document_tokens": source.document_tokens,
@@ -73,8 +80,9 @@ def documents_fingerprint(source: SourceConfig) -> str:
 
 
 @functools.cache
-def _tokenizer_checksums(folder: Path) -> dict[str, str]:
-    files = sorted({file for pattern in READ_WITH_WEIGHTS for file in folder.glob(pattern) if file.is_file()})
+def _tokenizer_checksums(folder: Path | None) -> dict[str, str]:
+    patterns = READ_WITH_WEIGHTS if folder else ()
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})  # type: ignore[union-attr]
     return {file.name: file_checksum(file) for file in files}
 
 
@@ -120,14 +128,15 @@ class _Sampler:
 
         from replay_sweeps.models.build import load_pretrained
 
-        folder = str(model_folder(source))
+        model = model_of(source)
+        folder = str(fetch(str(model.path), model.revision, allow_pickle=False))
         self.source = source
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         logger.info("sampling %s documents from %s on %s", f"{source.max_documents:,}", folder, self.device.type)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        model = load_pretrained(folder)
-        self.model = model.to(self.device, torch.bfloat16 if self.device.type == "cuda" else torch.float32).eval()
-        told = (model.generation_config, model.config)
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.model = load_pretrained(model, dtype).to(self.device).eval()
+        told = (self.model.generation_config, self.model.config)
         ends = [self.tokenizer.eos_token_id, *(end for config in told for end in _ids(config.eos_token_id))]
         self.ends = sorted({end for end in ends if end is not None})
         starts = [self.tokenizer.bos_token_id, *(config.bos_token_id for config in told), *ends]

@@ -77,7 +77,7 @@ def _check_path(config: TokenizerConfig) -> list[str]:
     return problems
 
 
-def _pretrained(path: str) -> Any:
+def _pretrained(path: str, revision: str | None) -> Any:
     """The Hugging Face tokenizer from a folder, the cache, or the hub; its code is never run."""
     from huggingface_hub import HfApi
     from transformers import AutoTokenizer
@@ -86,10 +86,10 @@ def _pretrained(path: str) -> Any:
     if folder.is_dir():
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError):
-        HfApi().model_info(path, timeout=HUB_TIMEOUT)  # fails at once, not after a minute of attempts
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)  # fails at once, not in a minute
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
 def load_pretrained(config: TokenizerConfig) -> LoadedTokenizer:
@@ -97,7 +97,7 @@ def load_pretrained(config: TokenizerConfig) -> LoadedTokenizer:
     import tempfile
 
     try:
-        pretrained = _pretrained(config.path)
+        pretrained = _pretrained(config.path, config.revision)
     except Exception as error:  # whatever a remote or damaged tokenizer may raise: the user mends the name
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"tokenizer.path: {config.path!r} can't be loaded ({reason})") from error

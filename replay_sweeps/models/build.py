@@ -3,11 +3,18 @@
 import math
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from replay_sweeps.config import ModelConfig
+from replay_sweeps.errors import UserError
+from replay_sweeps.models.hub import fetch, local_folder
+from replay_sweeps.models.lora import add_adapters, draw_adapters
 
 INITIAL_STD = 0.02
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 
 def model_config(model: ModelConfig, vocab_size: int) -> LlamaConfig:
@@ -30,23 +37,64 @@ def model_config(model: ModelConfig, vocab_size: int) -> LlamaConfig:
     )
 
 
-def build_model(model: ModelConfig, vocab_size: int) -> PreTrainedModel:
-    """A model of this shape; its weights are set by `initialise` or loaded from a state."""
+def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of this shape; its weights are set by `initialise` or loaded from a state.
+
+    Dropout is off: what a step computes depends on its batch and the weights alone.
+    """
     if model.path is not None:
-        return load_pretrained(model.path)
-    return LlamaForCausalLM(model_config(model, vocab_size))
+        network = load_pretrained(model, dtype)
+        if model.lora_rank is not None:
+            add_adapters(network, model)
+    else:
+        network = LlamaForCausalLM(model_config(model, vocab_size))
+        for parameter in network.parameters():  # not `.to`, which would round the rotary frequencies too
+            parameter.data = parameter.data.to(dtype)
+    return network.eval()
 
 
-def load_pretrained(folder: str) -> PreTrainedModel:
-    """The model of a local folder in fp32; safetensors only, no code of others is run."""
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        attn_implementation="sdpa",
-    )
+def fetch_pretrained(model: ModelConfig) -> None:
+    """Fetch a model that is not here, and see that `transformers` knows what it is. Raises UserError."""
+    assert model.path is not None
+    folder = fetch(model.path, model.revision, model.allow_pickle)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged or unknown configuration may raise
+        raise UserError(_cannot_load(model.path, error)) from error
+
+
+def _cannot_load(path: str, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return f"model.path: {path} cannot be loaded as a causal language model ({reason})"
+
+
+def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model of `model.path`, which is here; no code of others is run, nothing unpickled unless it was allowed.
+
+    Raises UserError when it cannot be loaded, or lacks weights.
+    """
+    assert model.path is not None
+    folder = local_folder(model.path, model.revision, model.allow_pickle)
+    try:
+        if folder is None:
+            raise OSError("it is not whole in the Hugging Face cache")
+        network, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=None if model.allow_pickle else True,
+            weights_only=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever a damaged or unknown model may raise: the user mends it
+        raise UserError(_cannot_load(model.path, error)) from error
+    if report["missing_keys"]:
+        raise UserError(f"model.path: {model.path} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
+    network.config.use_cache = False
+    return network
 
 
 @torch.no_grad()
@@ -55,7 +103,10 @@ def initialise(network: PreTrainedModel, model: ModelConfig) -> None:
     if model.path is None:
         draw_weights(network, model.init_seed)
         return
-    parameters = dict(load_pretrained(model.path).named_parameters())
+    if model.lora_rank is not None:  # the weights themselves are frozen: they are where they were
+        draw_adapters(network, model.init_seed)
+        return
+    parameters = dict(load_pretrained(model, next(network.parameters()).dtype).named_parameters())
     for name, parameter in network.named_parameters():
         parameter.copy_(parameters[name])
 

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 class RowLoss(nn.Module):
     """Mean next-token loss of each row.
 
-    The head is applied here instead of in `transformers`, which would keep the logits of all positions in fp32.
+    The loss of `transformers` would be of all rows together; its logits are as each architecture makes them, with their
+    scale and cap.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -30,8 +31,7 @@ class RowLoss(nn.Module):
         the mean over the tokens of `loss_mask`, 0 where there are none.
         """
         packed = {} if segments_BT is None else self._kept_apart(segments_BT[:, :-1])
-        hidden_BTD = self.model.base_model(input_ids=tokens_BT[:, :-1], **packed).last_hidden_state  # noqa: N806
-        logits_BTV = self.model.get_output_embeddings()(hidden_BTD)  # noqa: N806
+        logits_BTV = self.model(input_ids=tokens_BT[:, :-1], use_cache=False, **packed).logits  # noqa: N806
         losses_BT = functional.cross_entropy(  # noqa: N806
             logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
         ).view(tokens_BT.shape[0], -1)
@@ -51,7 +51,7 @@ class RowLoss(nn.Module):
         begins_BT = segments_BT != segments_BT.roll(1, dims=1)  # noqa: N806
         begins_BT[:, 0] = True
         positions_BT = place_T - torch.where(begins_BT, place_T, 0).cummax(dim=1).values  # noqa: N806
-        inputs = {"position_ids": positions_BT, "use_cache": False}
+        inputs = {"position_ids": positions_BT}
         config = self.model.config.get_text_config()
         if (getattr(config, "sliding_window", None) or T) < T or config._attn_implementation != "sdpa":
             return inputs

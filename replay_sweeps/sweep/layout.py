@@ -1,12 +1,20 @@
 """A study laid out as planned runs; no torch, so that a plan answers at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.files import fingerprint
-from replay_sweeps.sweep.plan import PlannedRun, TextNames, initial_weights, is_packed, plan_run, root_settings
+from replay_sweeps.sweep.plan import (
+    PlannedRun,
+    TextNames,
+    initial_weights,
+    is_packed,
+    plain_values,
+    plan_run,
+    root_settings,
+)
 from replay_sweeps.sweep.texts import StudyTexts, names_of
 from replay_sweeps.training.numerics import resolve
 
@@ -18,12 +26,14 @@ class Layout:
     runs: tuple[PlannedRun, ...]
     vocab_sizes: Mapping[str, int]  # by run_id
     made_of: Mapping[str, str]  # what shapes states besides settings: the texts' fingerprints, numerics
+    models: Mapping[str, Mapping[str, Any]]  # by tree: what its states are read into, as `sweep.export` needs it
 
 
 def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mapping[str, Any] | None) -> Layout:
     """Plan each run. `rates` are the measured rates of this machine, or None where unknown."""
     runs, vocab_sizes = [], {}
     made_of: dict[str, str] = {}
+    models: dict[str, Mapping[str, Any]] = {}
     names: dict[Any, tuple[TextNames, TextNames, int]] = {}
     roots: dict[Any, tuple[str, dict[str, Any]]] = {}
     for config in configs:
@@ -38,10 +48,24 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
             numerics = resolve(config.trainer, dict(rates) if rates else None)
             root = root_settings(config, generic, numerics, initial_weights(config, vocab_size))
             roots[shape] = fingerprint(root), numerics
+            if texts is not None:
+                models[roots[shape][0][:16]] = read_into(config, vocab_size, texts)
         root_name, numerics = roots[shape]
         runs.append(plan_run(config, target, generic, root_name))
         vocab_sizes[runs[-1].run_id] = vocab_size
         made_of |= {f"the text of target {config.target.name}": target.train}
         made_of |= {f"the text of generic {config.generic.name}": generic.train}
         made_of |= {f"the machine's {name}": str(value) for name, value in numerics.items()}
-    return Layout(tuple(runs), vocab_sizes, made_of)
+    return Layout(tuple(runs), vocab_sizes, made_of, models)
+
+
+def read_into(config: RunConfig, vocab_size: int, texts: StudyTexts) -> dict[str, Any]:
+    """The model that the states of a run are read into, and its tokenizer, as JSON values."""
+    tokenizer = texts.tokenizer(config)
+    return {
+        "model": plain_values(asdict(config.model)),
+        "vocab_size": vocab_size,
+        "weights": config.trainer.weights,
+        "tokenizer": tokenizer.path.name,
+        "end_of_text": tokenizer.end_of_text,
+    }

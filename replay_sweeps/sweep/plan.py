@@ -4,13 +4,12 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from replay_sweeps.checks import target_tokens
 from replay_sweeps.config import RateConfig, RunConfig
 from replay_sweeps.files import fingerprint
-from replay_sweeps.models.pretrained import weights_fingerprint
+from replay_sweeps.models.pretrained import lora_alpha, lora_names, weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, first_difference, key
 from replay_sweeps.schedule.data_schedule import DataSchedule, stage2_alone, two_stages
 from replay_sweeps.schedule.learning_rate import Rate, RateLaw
@@ -143,10 +142,16 @@ def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], wei
 
 def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
     """The name of a model's initial weights: its shape and seed, or the fingerprint of a pretrained one's."""
-    if run.model.path is not None:
-        return {"pretrained": weights_fingerprint(Path(run.model.path))}
-    shape = {name: value for name, value in asdict(run.model).items() if name not in _NO_SHAPE}
-    return {**shape, "vocab_size": vocab_size}
+    model = run.model
+    if model.path is None:
+        shape = {name: value for name, value in asdict(model).items() if name not in _NO_SHAPE}
+        return {**shape, "vocab_size": vocab_size}
+    named: dict[str, Any] = {"pretrained": weights_fingerprint(model)}
+    if model.lora_rank is not None:
+        targets = lora_names(model)
+        named |= {"lora_rank": model.lora_rank, "lora_alpha": lora_alpha(model), "init_seed": model.init_seed}
+        named["lora_targets"] = "all-linear" if targets is None else sorted(targets)
+    return named
 
 
 def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: str) -> PlannedRun:

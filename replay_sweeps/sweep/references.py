@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,8 @@ class Reference:
     settings: Mapping[str, Any]  # that shape states and have one value in all runs, by dotted name; and of each text
     varying: tuple[str, ...]  # the other settings
     cells: Mapping[str, str]  # the key of each run's last state, by the values of the varying settings
+    runs: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # each run's last state: root, step, key
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tree: what its states are read into
 
     @classmethod
     def of(cls, study: str, output: Path, layout: "Layout", ledger: "Ledger", complete: bool) -> "Reference":
@@ -53,7 +55,10 @@ class Reference:
         flat = [dict(_flat(run.config)) for run in layout.runs]
         settings, varying = _shared(flat, layout)
         cells = {cell_name(values, varying): run.key(run.steps) for values, run in zip(flat, layout.runs, strict=True)}
-        return cls(study, str(output.absolute()), complete, frozenset(states), settings, varying, cells)
+        runs = {run.run_id: [run.root, run.steps, run.key(run.steps)] for run in layout.runs}
+        return cls(
+            study, str(output.absolute()), complete, frozenset(states), settings, varying, cells, runs, layout.models
+        )
 
 
 def _shared(flat: Sequence[Mapping[str, Any]], layout: "Layout") -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -70,8 +75,8 @@ def cell_name(values: Mapping[str, Any], varying: Sequence[str]) -> str:
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(config):
-        name, value = prefix + field.name, getattr(config, field.name)
+    for item in dataclasses.fields(config):
+        name, value = prefix + item.name, getattr(config, item.name)
         if name in _DETAILS or f"{name}.".startswith(_WITHOUT_EFFECT):
             continue
         if dataclasses.is_dataclass(value):

@@ -131,6 +131,11 @@ class Store:
             raise DamagedFile(f"the state {folder} is damaged: {wrong[0]} does not match its checksum")
         return folder
 
+    def forget_losses(self, state: StateName) -> None:
+        """Remove the observations of a state, so that a study that needs them makes the state again."""
+        for file in (self.folder / "observations" / state.tree).glob(f"{state.step:09d}-{state.key[:24]}-*.json"):
+            file.unlink(missing_ok=True)
+
     def drop(self, state: StateName) -> None:
         """Remove a state's weights; what is known of it (stretch, observations) stays."""
         shutil.rmtree(self._state_folder(state), ignore_errors=True)

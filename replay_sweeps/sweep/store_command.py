@@ -1,4 +1,4 @@
-"""The entry point `replay-store`: what a store holds, and dropping what no study refers to."""
+"""The entry point `replay-store`: what a store holds, dropping what no study refers to, and runs as models."""
 
 import argparse
 import shutil
@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.claims import Claims
+from replay_sweeps.sweep.export import export_run
 from replay_sweeps.sweep.references import Reference, forget, references
 from replay_sweeps.sweep.store import Store
 
@@ -20,7 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = commands.add_parser("list", help="the studies of a store and what they keep")
     collect = commands.add_parser("gc", help="drop what no study refers to (a study is gone when its folder is)")
     collect.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
-    for command in (shown, collect):
+    exported = commands.add_parser("export", help="a finished run as a Hugging Face folder, adapters merged")
+    exported.add_argument("run_id", help="of the study's runs.csv")
+    exported.add_argument("folder", type=Path, help="a new folder")
+    exported.add_argument("--adapter", action="store_true", help="of a LoRA run the adapters alone")
+    exported.add_argument("--again", action="store_true", help="have weights that were dropped made again")
+    for command in (shown, collect, exported):
         command.add_argument("--store", type=Path, default=Path("outputs/store"), help="default: %(default)s")
     given = parser.parse_args(arguments)
     if not given.store.is_dir():
@@ -30,7 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "list":
         print("\n".join(listing(store)))
         return 0
-    return _collect(store, given.dry_run)
+    if given.command == "gc":
+        return _collect(store, given.dry_run)
+    try:
+        print(export_run(store, given.run_id, given.folder, given.adapter, given.again))
+    except UserError as error:
+        for problem in error.problems:
+            print(f"replay-store: {problem}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def listing(store: Store) -> Iterator[str]:

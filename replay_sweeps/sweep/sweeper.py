@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from replay_sweeps.files import fingerprint, write_atomically
 from replay_sweeps.interrupt import raised_on_terminate
 
 if TYPE_CHECKING:
+    from replay_sweeps.config import RunConfig
     from replay_sweeps.study import Study
     from replay_sweeps.sweep.layout import Layout
     from replay_sweeps.sweep.ledger import Ledger
@@ -77,6 +78,7 @@ class PrefixTreeSweeper(Sweeper):
         command = read_command([*arguments, *launcher], self.loader)  # Hydra keeps the launcher's settings to itself
         study = resolve_study(command, self.loader)
         with one_line_for_storage(study.store):
+            prepare_models(study.runs)
             texts = prepare_texts(study.runs, study.store)
             rates = measured_rates(study.store)
             layout = lay_out(study.runs, texts, rates)
@@ -128,6 +130,16 @@ class PrefixTreeSweeper(Sweeper):
 def quoted(value: str) -> str:
     """A text as Hydra's overrides take it, whatever is in it."""
     return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'") + "'"
+
+
+def prepare_models(runs: "Sequence[RunConfig]") -> None:
+    """Fetch the pretrained models that are not here. Raises UserError with one line for one that cannot be used."""
+    models = dict.fromkeys(replace(run.model, init_seed=0) for run in runs if run.model.path is not None)
+    if models:
+        from replay_sweeps.models.build import fetch_pretrained
+
+        for model in models:
+            fetch_pretrained(model)
 
 
 def refer(study: "Study", layout: "Layout", ledger: "Ledger", complete: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from replay_sweeps.config import RunConfig, SourceConfig, TokenizerConfig
 from replay_sweeps.data.prepare import find_prepared, prepare_text
-from replay_sweeps.data.prepared import PreparedSource, PreparedText
+from replay_sweeps.data.prepared import PreparedSource, PreparedText, PreparedTokenizer
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.plan import TextNames, data_schedule
@@ -34,6 +34,10 @@ class StudyTexts:
         tokenizer = run.model.tokenizer
         padded = 0 if tokenizer.path == "bpe" else tokenizer.vocab_size or 0
         return targets[run.target], text.generic, max(padded, text.tokenizer.vocab_size)
+
+    def tokenizer(self, run: RunConfig) -> PreparedTokenizer:
+        """The tokenizer of a run's texts."""
+        return self.prepared[_key(run)][0].tokenizer
 
     def stores(self) -> dict[str, TokenStore]:
         """All token stores by fingerprint."""

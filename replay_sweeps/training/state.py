@@ -36,15 +36,20 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
+def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, tied ones once; frozen ones are in the model that training started from."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
 def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().cpu().contiguous() for name, parameter in network.named_parameters()}
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in _trained(network).items()}
 
 
 @torch.no_grad()
 def read_weights(folder: Path, network: nn.Module) -> None:
     """Copy the weights of a verified state into `network`, in place. Raises DamagedFile when they do not fit it."""
     weights = load_file(folder / WEIGHTS)
-    parameters = dict(network.named_parameters())  # tied weights come once
+    parameters = _trained(network)
     if weights.keys() != parameters.keys() or any(weights[n].shape != p.shape for n, p in parameters.items()):
         raise DamagedFile(f"{folder} holds the weights of another model")
     for name, parameter in parameters.items():

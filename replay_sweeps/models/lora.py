@@ -1,0 +1,84 @@
+"""Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): put into a frozen model, drawn from a seed, merged back."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from replay_sweeps.config import ModelConfig
+from replay_sweeps.errors import UserError
+from replay_sweeps.models.pretrained import lora_alpha, lora_names
+
+if TYPE_CHECKING:  # a model from scratch needs no peft, which takes a second to import
+    from peft import LoraConfig
+
+
+def lora_config(model: ModelConfig) -> "LoraConfig":
+    """The adapters of `model` in peft's words; no dropout, so that a step depends on its batch alone."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=model.lora_rank or 0,
+        lora_alpha=lora_alpha(model),  # type: ignore[arg-type]  # any number: it is divided by the rank
+        target_modules=lora_names(model) or "all-linear",
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.path,
+        revision=model.revision,
+    )
+
+
+def add_adapters(network: PreTrainedModel, model: ModelConfig) -> None:
+    """Freeze all weights and put adapters beside them, in fp32 whatever the weights are; they alone are trained."""
+    from peft import inject_adapter_in_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's finding that GPT-2 keeps its matrices transposed
+        try:
+            inject_adapter_in_model(lora_config(model), network)
+        except ValueError as error:
+            raise UserError(f"model.lora_targets={model.lora_targets}: {str(error).splitlines()[0][:200]}") from error
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+@torch.no_grad()
+def draw_adapters(network: nn.Module, seed: int) -> None:
+    """Set all adapters from a seed: A uniform as Kaiming, B zero, so that the model is at first the one it was."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if ".lora_A." in name:
+            bound = 1 / math.sqrt(parameter.shape[1])
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+        elif ".lora_" in name:
+            parameter.zero_()
+
+
+def save_adapters(network: nn.Module, model: ModelConfig, folder: Path) -> None:
+    """Write the adapters alone, as `peft.PeftModel.from_pretrained` reads them."""
+    tensors = {
+        f"base_model.model.{name.replace('.default.', '.')}": parameter.detach().cpu().contiguous()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    lora_config(model).save_pretrained(str(folder))
+
+
+def merge_adapters(network: PreTrainedModel) -> None:
+    """Add the adapters to the weights that they stand beside, and leave a model without them."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in [item for item in network.named_modules() if isinstance(item[1], LoraLayer)]:
+        layer.merge()
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, layer.get_base_layer())
+    network.requires_grad_(True)

@@ -1,0 +1,71 @@
+"""A model of the hub is found in the Hugging Face cache without a network, and named as in a folder."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from replay_sweeps.models.hub import local_folder, read_local
+from replay_sweeps.models.pretrained import describe
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cache_of(home: Path, model: Path, leave_out: str = "") -> Path:
+    """A cache as `huggingface_hub` lays it out, with a model of the hub in it; the folder of its snapshot."""
+    repository = home / "hub" / "models--org--name"
+    snapshot = repository / "snapshots" / COMMIT
+    for folder in (snapshot, repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    for file in model.iterdir():
+        if file.name != leave_out:
+            content = file.read_bytes()
+            blob = repository / "blobs" / hashlib.sha256(content).hexdigest()
+            blob.write_bytes(content)
+            (snapshot / file.name).symlink_to(blob)
+    return snapshot
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    return tmp_path / "home"
+
+
+def test_a_model_of_the_cache_has_the_fingerprint_of_its_folder(home: Path, pretrained: Callable[[str], Path]) -> None:
+    snapshot = cache_of(home, pretrained("qwen2"))
+    assert local_folder("org/name", None, False) == local_folder("org/name", COMMIT, False) == snapshot
+    assert describe("org/name") == describe(str(pretrained("qwen2")))
+    for file in read_local(snapshot, False).files:  # the cache's name of a file is its hash: it is not read
+        assert file.checksum() == hashlib.sha256((snapshot / file.name).read_bytes()).hexdigest()
+
+
+def test_a_model_whose_weights_were_not_fetched_is_not_in_the_cache(
+    home: Path, pretrained: Callable[[str], Path]
+) -> None:
+    cache_of(home, pretrained("qwen2"), leave_out="model.safetensors")
+    assert local_folder("org/name", None, False) is None
+
+
+def test_a_model_of_the_cache_is_planned_and_trained_offline(
+    tmp_path: Path, pretrained: Callable[[str], Path], start_from: Callable[..., list[str]]
+) -> None:
+    cache_of(tmp_path / "home", pretrained("qwen2"))
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-m", "replay_sweeps.main"]
+    given = start_from("org/name")
+    planned = subprocess.run([*run, *given, "plan=json"], env=environment, capture_output=True, text=True)
+    assert json.loads(planned.stdout)["parameters"] == describe(str(pretrained("qwen2"))).parameters
+    done = subprocess.run([*run, *given], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = subprocess.run([*run, *given, "plan=json"], env=environment, capture_output=True, text=True)
+    assert json.loads(again.stdout)["done"] == 1
