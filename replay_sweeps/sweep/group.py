@@ -174,6 +174,8 @@ class Group:
                 if process.exitcode and process.exitcode < 0:
                     how = signal.Signals(-process.exitcode).name
                     raise LostRank(f"rank {rank} was ended by {how} (from outside, or by the system for its memory)")
+                if process.exitcode is not None:
+                    raise RankFailed(f"rank {rank} ended with exit code {process.exitcode}: see the study's logs/")
             if time.monotonic() - began >= patience:
                 return
             time.sleep(0.05)
