@@ -52,6 +52,8 @@ def _ranges(run: RunConfig) -> Iterator[Problem]:
         ("trainer.row_length", trainer.row_length, 2, None, "must be at least 2 tokens", True),
         ("trainer.batch_rows", trainer.batch_rows, 1, None, "must be at least 1", True),
         ("trainer.micro_batch_rows", trainer.micro_batch_rows, 1, None, "must be at least 1", True),
+        ("trainer.devices", trainer.devices, 1, None, "must be at least 1", True),
+        ("trainer.nodes", trainer.nodes, 1, None, "must be at least 1", True),
         ("trainer.threads", trainer.threads, 1, None, "must be at least 1", True),
         ("trainer.save_every_minutes", trainer.save_every_minutes, 0, None, "must not be negative", True),
         ("trainer.log_every_steps", trainer.log_every_steps, 1, None, "must be at least 1", True),
@@ -114,11 +116,19 @@ def _trainer(run: RunConfig) -> Iterator[Problem]:
     trainer: TrainerConfig = run.trainer
     if trainer.row_length > run.model.max_positions:
         yield "trainer.row_length", f"must be at most the model's {run.model.max_positions:,} positions"
-    micro = trainer.micro_batch_rows
-    if micro and trainer.batch_rows % micro:
-        divisors = [rows for rows in range(1, trainer.batch_rows + 1) if trainer.batch_rows % rows == 0]
-        near = min(divisors, key=lambda rows: abs(rows - micro))
-        yield "trainer.micro_batch_rows", f"must divide trainer.batch_rows={trainer.batch_rows}; {near} does"
+    if trainer.devices < 1 or trainer.nodes < 1:
+        return
+    world = trainer.devices * trainer.nodes
+    if trainer.batch_rows % world:
+        near = nearest_multiples(trainer.batch_rows, world)
+        yield "trainer.batch_rows", f"must be a multiple of {world}, the devices that share it; the nearest are {near}"
+        return
+    micro, share = trainer.micro_batch_rows, trainer.batch_rows // world
+    if micro and share % micro:
+        divisors = [rows for rows in range(1, share + 1) if share % rows == 0]
+        near = str(min(divisors, key=lambda rows: abs(rows - micro)))
+        each = f", of which each of {world} devices computes {share}" if world > 1 else ""
+        yield "trainer.micro_batch_rows", f"must divide trainer.batch_rows={trainer.batch_rows}{each}; {near} does"
 
 
 def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Problem]:

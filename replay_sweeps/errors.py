@@ -27,6 +27,10 @@ class DamagedFile(Exception):  # noqa: N818 - it names a finding, which is mende
     """A file whose bytes do not match the checksum that was stored with it. It is rebuilt, never used."""
 
 
+class LostRank(Exception):  # noqa: N818 - as above
+    """A process that trained the same model is gone. What it was at is trained again."""
+
+
 def storage_problem(error: BaseException, folder: object) -> str | None:
     """One line for an error of a file system that is full or cannot be written, or None for any other error."""
     if not isinstance(error, OSError):

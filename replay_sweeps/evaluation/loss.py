@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from replay_sweeps.data.store_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
+from replay_sweeps.training.ranks import ALONE, Ranks
 
 
 def validation_rows(rows: StoreRows, batch_rows: int, device: torch.device, packed: bool) -> Iterator[list[Tensor]]:
@@ -32,15 +33,20 @@ def validation_loss(
     device: torch.device,
     autocast: AbstractContextManager[None],
     packed: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Mean loss in nats per learned token over all rows of a validation store, and the tokens it was taken over.
 
     Of plain text all tokens count but the first of a row, which nothing comes before. `packed`: rows hold examples that
-    are kept apart; the run's plain rows are then computed in the same way.
+    are kept apart; the run's plain rows are then computed in the same way. Each rank computes `batch_rows` of the rows
+    at once, and all get the mean over all.
     """
-    rows = StoreRows.open(store, row_length)
+    rows, together = StoreRows.open(store, row_length), batch_rows * ranks.world
     with autocast:
-        losses = [row_loss(*batch) for batch in validation_rows(rows, batch_rows, device, packed)]
+        losses = [
+            ranks.gather(row_loss(*(values[ranks.share(together)] for values in batch)))
+            for batch in validation_rows(rows, together, device, packed)
+        ]
     loss = torch.cat(losses)[: len(rows)].double()
     if not packed:
         return {"loss": float(loss.mean()), "tokens": float(len(rows) * (row_length - 1))}

@@ -6,10 +6,12 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from replay_sweeps.config import OptimizerConfig
 from replay_sweeps.schedule.behaviour import Behaviour
 from replay_sweeps.training.batches import ROW_INPUTS, Batch
+from replay_sweeps.training.ranks import ALONE, Ranks, clip_together
 
 
 class NonFiniteLoss(Exception):  # noqa: N818 - a result of training
@@ -24,7 +26,13 @@ class ReplayModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, row_loss: nn.Module, behaviour: Behaviour, optimizer: OptimizerConfig, log_every: int
+        self,
+        network: nn.Module,
+        row_loss: nn.Module,
+        behaviour: Behaviour,
+        optimizer: OptimizerConfig,
+        log_every: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.network = network
@@ -32,10 +40,14 @@ class ReplayModule(lightning.LightningModule):
         self.behaviour = behaviour
         self.settings = optimizer
         self.log_every = log_every
+        self.ranks = ranks
         self.optimizer_state: dict[str, dict[str, Tensor]] = {}
         self.logged: dict[str, float | None] | None = None
         self._losses: list[tuple[Tensor, Tensor, Tensor]] = []
         self._gradient_norm: Tensor | None = None
+
+    def configure_model(self) -> None:
+        """Nothing: the network is sharded when it is built, once for all stretches."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, decay on matrices only; its state is that of the parent state, where there is one."""
@@ -44,8 +56,14 @@ class ReplayModule(lightning.LightningModule):
             {"params": [parameter for _, parameter in named if parameter.dim() >= 2]},
             {"params": [parameter for _, parameter in named if parameter.dim() < 2], "weight_decay": 0.0},
         ]
+        # on CPUs the fused kernel rounds the ends of a tensor otherwise than its middle: a shard would not get its bits
+        fused = self.ranks.world == 1 or named[0][1].is_cuda
         adamw = torch.optim.AdamW(
-            groups, betas=(self.settings.beta1, self.settings.beta2), eps=self.settings.epsilon, fused=True
+            groups,
+            betas=(self.settings.beta1, self.settings.beta2),
+            eps=self.settings.epsilon,
+            fused=fused,
+            foreach=not fused,
         )
         for name, parameter in named:
             if name in self.optimizer_state:
@@ -73,6 +91,11 @@ class ReplayModule(lightning.LightningModule):
         self._losses.clear()
         self.logged = None
 
+    def sync_gradients(self, sync: bool) -> None:
+        """Whether the next backward pass of a sharded network reduces the gradients; else each rank adds up its own."""
+        if isinstance(self._row_loss[0], FSDPModule):
+            self._row_loss[0].set_requires_gradient_sync(sync)
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The mean loss of the tokens, nats."""
         losses = self._row_loss[0](*(batch[name] for name in ROW_INPUTS if name in batch))
@@ -84,14 +107,17 @@ class ReplayModule(lightning.LightningModule):
     ) -> None:
         """Clip by the norm over all gradients, and keep the norm for the log."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._gradient_norm = nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
+        if self.ranks.world == 1:
+            self._gradient_norm = nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
+        else:
+            self._gradient_norm = clip_together(parameters, self.settings.gradient_clip, self.ranks)
 
     def end_step(self, step: int) -> None:
         """Gather the metrics of a logged step. Raises NonFiniteLoss."""
         if not self.is_logged(step):
             return
         assert self._gradient_norm is not None
-        losses, weight, is_target = (torch.cat(parts) for parts in zip(*self._losses, strict=True))
+        losses, weight, is_target = (self.ranks.gather(torch.cat(parts)) for parts in zip(*self._losses, strict=True))
         if not math.isfinite(float(losses.sum())):
             raise NonFiniteLoss(f"the training loss is {float(losses.mean())} at step {step}")
         self.logged = {

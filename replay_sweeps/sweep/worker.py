@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from replay_sweeps.errors import CannotGoOn, DamagedFile, storage_problem
+from replay_sweeps.errors import CannotGoOn, DamagedFile, LostRank, storage_problem
 from replay_sweeps.sweep.claims import Claim, Claims
 from replay_sweeps.sweep.ledger import Keep, Ledger, Need, Work
+from replay_sweeps.sweep.store import StateName
 
 logger = logging.getLogger(__name__)
 
@@ -115,15 +116,24 @@ class PathWorker:
                 )
             self.train(work, claim)
             self.trained += 1
+        except CannotGoOn:
+            raise
         except DamagedFile as error:
             logger.warning("%s; it is trained again from the nearest state before it", error)
+        except LostRank as error:
+            if self.attempts[index, need] > 1:
+                self._fail(end, run.run_id, f"{error}, twice")
+            else:
+                logger.warning("%s; what it was at is trained again from the last state that was saved", error)
         except (Exception, SystemExit) as error:
             if storage_problem(error, ""):
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
-            logger.error("run %s failed: %s", run.run_id, reason)
             logger.debug("where it failed", exc_info=True)
-            self.ledger.store.fail(end, reason, last_lines(self.claims.log))
+            self._fail(end, run.run_id, f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": "))
+
+    def _fail(self, end: StateName, run_id: str, reason: str) -> None:
+        logger.error("run %s failed: %s", run_id, reason)
+        self.ledger.store.fail(end, reason, last_lines(self.claims.log))
 
 
 def last_lines(log: Path | str | None) -> str:

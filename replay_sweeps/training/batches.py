@@ -13,6 +13,7 @@ from replay_sweeps.data.store_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.sweep.ledger import Work
 from replay_sweeps.sweep.plan import is_packed
+from replay_sweeps.training.ranks import ALONE, Ranks
 
 # step: int; tokens: [rows, T]; is_target: [rows]; weight: [rows]; and of a packed run loss_mask and segments: [rows, T]
 Batch = dict[str, Any]
@@ -21,20 +22,22 @@ ROW_INPUTS = ("tokens", "loss_mask", "segments")  # what the row loss is compute
 
 @dataclass(frozen=True)
 class Batches:
-    """The micro-batches of the steps of `work`, in order; iterating again begins anew.
+    """The micro-batches of the steps of `work` that this rank computes, in order; iterating again begins anew.
 
-    A row's `weight` is its share of the tokens that the step learns, times the number of micro-batches of the step: the
-    mean over the micro-batches of sum(weight · row loss) is then the mean loss of the step's tokens, however it is cut.
+    A row's `weight` is its share of the tokens that the step learns, times the number of micro-batches of the step, of
+    all ranks: the mean over the micro-batches of sum(weight · row loss) is then the mean loss of the step's tokens,
+    however it is cut.
     """
 
     work: Work
     stores: Mapping[str, TokenStore]
     micro_rows: int
+    ranks: Ranks = ALONE
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of one step."""
-        return self.work.run.config.trainer.batch_rows // self.micro_rows
+        """Micro-batches of one step on each rank."""
+        return self.work.run.config.trainer.batch_rows // (self.micro_rows * self.ranks.world)
 
     def __len__(self) -> int:
         return (self.work.stop - self.work.start) * self.micro_batches
@@ -49,9 +52,10 @@ class Batches:
             rows = mixture.batch(step)
             batch = self._rows(rows, target, generic)
             learned = batch["loss_mask"][:, 1:].sum(axis=1) if "loss_mask" in batch else np.ones(len(rows.row))
-            batch["weight"] = (learned * (self.micro_batches / learned.sum())).astype(np.float32)
+            factor = self.micro_batches * self.ranks.world
+            batch["weight"] = (learned * (factor / learned.sum())).astype(np.float32)
             batch["is_target"] = rows.is_target
-            for begin in range(0, len(rows.row), self.micro_rows):
+            for begin in range(self.ranks.rank * self.micro_rows, len(rows.row), self.ranks.world * self.micro_rows):
                 part = slice(begin, begin + self.micro_rows)
                 yield {"step": step, **{name: torch.from_numpy(values[part]) for name, values in batch.items()}}
 

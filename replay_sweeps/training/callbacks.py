@@ -47,6 +47,7 @@ class StretchCallback(lightning.Callback):
         assert isinstance(module, ReplayModule)
         if batch_idx % self.micro_batches == 0:
             module.begin_step(batch["step"])
+        module.sync_gradients((batch_idx + 1) % self.micro_batches == 0)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, ReplayModule)

@@ -6,14 +6,16 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.data.token_store import TokenStore
+from replay_sweeps.errors import DamagedFile
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.models.build import build_model, initialise
@@ -25,34 +27,65 @@ from replay_sweeps.sweep.plan import is_packed
 from replay_sweeps.sweep.store import Store, Stretch
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
+from replay_sweeps.training.ranks import ALONE, Ranks
 from replay_sweeps.training.state import read_optimizer, read_weights, write_state
+from replay_sweeps.training.strategy import decoder_layers, placement, shard, spread
 
 logger = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch
 
 
 class Engine:
-    """One model of one shape in this process, compiled once and used for every stretch of that shape."""
+    """One model of one shape on this rank, compiled once and used for every stretch of that shape."""
 
-    def __init__(self, run: RunConfig, vocab_size: int, numerics: Mapping[str, Any], peak_flops: float) -> None:
+    def __init__(
+        self, run: RunConfig, vocab_size: int, numerics: Mapping[str, Any], peak_flops: float, ranks: Ranks = ALONE
+    ) -> None:
         if run.trainer.threads:
             torch.set_num_threads(run.trainer.threads)
         cuda = torch.cuda.is_available() and run.trainer.accelerator != "cpu"
-        self.device = torch.device("cuda" if cuda else "cpu")
+        self.device = torch.device("cuda", ranks.local_rank) if cuda else torch.device("cpu")
+        self.ranks = ranks
         self.precision = numerics["precision"]
-        self.network = build_model(run.model, vocab_size).to(self.device)
+        self.vocab_size = vocab_size
+        self.network = build_model(run.model, vocab_size)
         self.row_loss: Any = RowLoss(self.network)
-        if numerics["compile"]:
-            self.row_loss = torch.compile(self.row_loss, dynamic=False)
+        self.mesh: DeviceMesh | None = None
+        if ranks.world > 1 and run.trainer.strategy == "fsdp":
+            self.mesh = init_device_mesh(self.device.type, (ranks.world,))
+        self._place(numerics["compile"])
         per_token = flops_per_token(run.model, vocab_size, run.trainer.row_length)
-        self.utilisation = per_token / peak_flops
-        self.micro_rows = run.trainer.micro_batch_rows or run.trainer.batch_rows
+        self.utilisation = per_token / (peak_flops * ranks.world)
+        self.micro_rows = run.trainer.micro_batch_rows or run.trainer.batch_rows // ranks.world
         self.conditions = {
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "threads": torch.get_num_threads(),
-            "world_size": 1,
+            "world_size": ranks.world,
         }
+
+    def _place(self, compiled: bool | str) -> None:
+        """Bring the network to the device, whole or sharded, and compile it; of a sharded one each decoder layer."""
+        if self.mesh is None:
+            self.network.to(self.device)
+            if compiled:
+                torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
+                self.row_loss = torch.compile(self.row_loss, dynamic=False)
+            return
+        if compiled:
+            for layer in decoder_layers(self.network):
+                layer.compile(dynamic=False)
+        shard(self.row_loss, self.mesh)
+
+    def initialise(self, run: RunConfig) -> None:
+        """Set all weights to where training starts."""
+        if self.mesh is None:
+            initialise(self.network, run.model)
+            return
+        whole = build_model(run.model, self.vocab_size) if self.ranks.leads else None
+        if whole is not None:
+            initialise(whole, run.model)
+        spread(dict(whole.named_parameters()) if whole is not None else {}, self.network, self.ranks)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The precision of training, for validation."""
@@ -74,6 +107,9 @@ class Engine:
         _Stretch(self, work, stores, store, stop, on_step).train()
 
 
+DUE = -1  # in place of a signal's number: it is time to save
+
+
 class _Stretch:
     """One call of `Engine.train`."""
 
@@ -91,9 +127,14 @@ class _Stretch:
         self.began = self.saved = time.perf_counter()
         config = work.run.config
         self.module = ReplayModule(
-            engine.network, engine.row_loss, work.run.behaviour, config.optimizer, config.trainer.log_every_steps
+            engine.network,
+            engine.row_loss,
+            work.run.behaviour,
+            config.optimizer,
+            config.trainer.log_every_steps,
+            engine.ranks,
         )
-        self.batches = Batches(work, stores, engine.micro_rows)
+        self.batches = Batches(work, stores, engine.micro_rows, engine.ranks)
         self.callback = StretchCallback(
             work.start,
             self.batches.micro_batches,
@@ -106,25 +147,28 @@ class _Stretch:
     def train(self) -> None:
         work, engine = self.work, self.engine
         if self.parent is None:
-            initialise(engine.network, work.run.config.model)
+            engine.initialise(work.run.config)
         else:
-            folder = self.store.open(self.parent)
+            parent = self.parent
+            folder = Path(engine.ranks.once(lambda: str(self.store.open(parent)), DamagedFile))
             read_weights(folder, engine.network)
             if work.stop > work.start:
-                self.module.optimizer_state = read_optimizer(folder)
+                self.module.optimizer_state = read_optimizer(folder, engine.network)
         if work.stop == work.start:
             self._observe(work.start)
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers, which are ours on purpose
-            self._trainer().fit(self.module, train_dataloaders=self.batches)
+            trainer = self._trainer()
+            # Lightning's own agreement on SIGTERM waits for the GPU at each batch; ours is made in `_at_state`
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+            trainer.fit(self.module, train_dataloaders=self.batches)
 
     def _trainer(self) -> lightning.Trainer:
         engine = self.engine
         return lightning.Trainer(
             accelerator="gpu" if engine.device.type == "cuda" else "cpu",
-            devices=1,
-            plugins=[LightningEnvironment()],  # on Slurm too: a worker is one process, and requeues nothing
+            **placement(engine.ranks, engine.mesh),
             precision="bf16-mixed" if engine.precision == "bf16" else "32-true",
             deterministic=True,
             max_steps=self.work.stop - self.work.start,
@@ -144,19 +188,20 @@ class _Stretch:
             self.stop.take_signals()  # Lightning's handler would end training within a step
         self._observe(step)
         minutes = (time.perf_counter() - self.saved) / 60
-        interrupted = self.stop.signal is not None and step > self.work.start
         due = minutes >= self.work.run.config.trainer.save_every_minutes and step < self.work.stop
-        if step > self.work.start and (step in self.work.save_at or interrupted or due):
+        signal = self.engine.ranks.number(self.stop.signal or (DUE if due else 0))
+        interrupted = signal not in (0, DUE)
+        if step > self.work.start and (step in self.work.save_at or signal):
             self._save(step, self.work.save_at.get(step, True) or interrupted)
-        if self.stop.signal is not None:
-            raise Interrupted(self.stop.signal)
+        if interrupted:
+            raise Interrupted(signal)
 
     def _observe(self, step: int) -> None:
         engine, config = self.engine, self.work.run.config
         state = self.work.state(step) if step in self.work.observe_at else None
         for store in sorted(self.work.observe_at.get(step, ())):
             assert state
-            if self.store.observation(state, store) is None:
+            if engine.ranks.number(self.store.observation(state, store) is None):
                 loss = validation_loss(
                     engine.row_loss,
                     self.stores[store],
@@ -165,24 +210,33 @@ class _Stretch:
                     engine.device,
                     engine.autocast(),
                     is_packed(config),
+                    engine.ranks,
                 )
+                if engine.mesh is not None:
+                    engine.row_loss.reshard()  # a forward pass that no backward pass follows leaves weights whole
                 if not math.isfinite(loss["loss"]):
                     raise NonFiniteLoss(f"the validation loss is {loss['loss']} after {step} steps")
-                self.store.observe(state, store, loss)
+                if engine.ranks.leads:
+                    self.store.observe(state, store, loss)
 
     def _save(self, step: int, resumable: bool) -> None:
-        state, now = self.work.state(step), time.perf_counter()
+        """Keep the state: rank 0 does, with the shards of all ranks where the model is sharded."""
+        engine, series = self.engine, self.callback.flush()
         optimizer = self.module.optimizers(use_pl_optimizer=False) if resumable else None
-        self.store.put(
-            state,
-            Stretch(
-                self.parent.step if self.parent else 0,
-                self.parent.key if self.parent else None,
-                self.callback.flush(),
-                self.engine.conditions,
-                now - self.began,
-            ),
-            lambda folder: write_state(folder, self.engine.network, optimizer),  # type: ignore[arg-type]
-            resumable,
-        )
+
+        def write(folder: Path) -> None:
+            if engine.mesh is not None:
+                engine.ranks.said(str(folder))
+            write_state(folder, engine.network, optimizer)  # type: ignore[arg-type]
+
+        state, now = self.work.state(step), time.perf_counter()
+        if engine.ranks.leads:
+            parent, key = (self.parent.step, self.parent.key) if self.parent else (0, None)
+            stretch = Stretch(parent, key, series, engine.conditions, now - self.began)
+            self.store.put(state, stretch, write, resumable)
+            if engine.mesh is not None:
+                engine.ranks.said(None)
+        elif engine.mesh is not None:
+            while folder := engine.ranks.said():
+                write_state(Path(folder), engine.network, optimizer)  # type: ignore[arg-type]
         self.parent, self.began, self.saved = state, time.perf_counter(), time.perf_counter()
