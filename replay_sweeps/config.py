@@ -47,11 +47,11 @@ class TokenizerConfig:
     """A Hugging Face tokenizer by name or path, or `bpe`: byte-level BPE trained on the generic text."""
 
     path: str = "bpe"
-    revision: str | None = None  # of a hub id: a branch, tag or commit
-    chat_template: str | None = None  # a Jinja file, where the tokenizer brings none or another is wanted
     vocab_size: int | None = (
         None  # bpe: how many to learn; else: rows of the model's embedding, at least the tokenizer's
     )
+    revision: str | None = None  # of a hub id: a branch, tag or commit
+    chat_template: str | None = None  # a Jinja file, where the tokenizer brings none or another is wanted
 
 
 @dataclass(frozen=True)
