@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from replay_sweeps.errors import UserError
 Spans = list[tuple[int, int]]  # from and to, in characters
 
 _MARKS_RESPONSES = re.compile(r"{%-?\s*generation\s*-?%}")  # as `transformers` looks for it
+TODAY = datetime(2024, 7, 26)  # for templates that write the date: the day that Llama's fall back to
 _OWN = "give one as a Jinja file in model.tokenizer.chat_template"
 
 
@@ -54,13 +56,15 @@ def no_template_line(name: str) -> str:
     return f"model.tokenizer.path: {name!r} has no chat template, which conversations need; {_OWN}"
 
 
-def check_syntax(template: str, name: str) -> None:
-    """Raise UserError unless the chat template is sound Jinja."""
+def prepare_template(template: str, name: str) -> None:
+    """Raise UserError unless the chat template is sound Jinja. From then on its today is always the same day."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
-        _compile_jinja_template(template)
+        _compile_jinja_template(template).globals["strftime_now"] = (
+            TODAY.strftime
+        )  # the object that is rendered, cached
     except TemplateError as error:
         raise UserError(f"{name}: the chat template can't be read: {_first_line(error)}") from error
 
@@ -86,7 +90,7 @@ class ChatTemplate:
             raise UserError(no_template_line(name))
         self.name = name
         self.template: str = known.get_chat_template()
-        check_syntax(self.template, name)
+        prepare_template(self.template, name)
         self.marked = bool(_MARKS_RESPONSES.search(self.template))
         self.special: dict[str, str] = dict(known.special_tokens_map)
         self.control = tuple(str(token) for token in known.added_tokens_decoder.values() if str(token).strip())

@@ -20,6 +20,7 @@ from replay_sweeps.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+MOST_CUT = 0.05  # of the conversations; where more are cut, it is a warning
 SAMPLED_DOCUMENTS = 32  # at least so many documents make a validation half, where there are as many
 SHORTEST_SAMPLE = 256  # tokens
 
@@ -59,9 +60,22 @@ class Encoder:
         store = write_packed_store(self.folder, islice(rows, most), dtype)
         if not store.tokens:
             raise UserError(_no_response_line(source, part, packing.counts))
-        said = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in packing.counts.items())
-        logger.info("%s%s: %s", source.name, part, said)
+        if not part:
+            self._say(source.name, packing.counts)
         return store, packing.counts
+
+    def _say(self, name: str, counts: dict[str, int]) -> None:
+        """Say what became of the conversations of a training text."""
+        packed, cut = counts["packed_conversations"], counts["conversations_cut_at_row_end"]
+        silent, late = (counts[f"conversations_{why}_dropped"] for why in ("without_response", "cut_before_response"))
+        logger.info(
+            "%s: %d conversations in %d rows, %d tokens of responses; %d without a response dropped",
+            *(name, packed, counts["packed_rows"], counts["learned_tokens"], silent),
+        )
+        if cut or late:
+            level = logging.WARNING if cut + late > MOST_CUT * (packed + late) else logging.INFO
+            line = "%s: %d conversations are longer than trainer.row_length=%d: %d cut, %d dropped (no response left)"
+            logger.log(level, line, name, cut + late, self.row_length, cut, late)
 
 
 def sample_of_documents(batches: Iterable[NDArray[Any]], limit: int, end_of_text: int) -> Iterator[NDArray[Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data.chat import check_chat_template, check_syntax, no_template_line
+from replay_sweeps.data.chat import check_chat_template, no_template_line, prepare_template
 from replay_sweeps.data.clean_text import text_key
 from replay_sweeps.data.parallel import processors
 from replay_sweeps.data.preparation import VERSION, Preparation, recall, record_path, tokenizer_key
@@ -83,7 +83,7 @@ def prepare_text(
     known = recall(folder, tokenizer_key(tokenizer, text_key(generic)))
     pretrained = None if tokenizer.path == BPE or known else load_pretrained(tokenizer)
     if chat and (template := own_template(tokenizer)) is not None:
-        check_syntax(template, f"model.tokenizer.chat_template: {tokenizer.chat_template}")
+        prepare_template(template, f"model.tokenizer.chat_template: {tokenizer.chat_template}")
     if chat and pretrained and TEMPLATE_FILE not in pretrained.files:
         raise UserError(no_template_line(tokenizer.path))
     with _only_one(folder):

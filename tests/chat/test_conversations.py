@@ -110,6 +110,14 @@ def test_a_template_that_hides_where_responses_are_is_told_in_one_line(
         learned_texts(template(refuses), QUESTION)
 
 
+def test_a_template_that_writes_the_date_gives_the_same_tokens_on_any_day(
+    template: Callable[[str], ChatTemplate],
+) -> None:
+    dated = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+    assert template(dated).text(QUESTION)[0].startswith("Today: 26 Jul 2024\n<|im_start|>user")
+    assert learned_texts(template(dated), QUESTION) == ["four<|im_end|>"]
+
+
 lengths = st.lists(st.tuples(st.integers(2, 40), st.integers(0, 45)), min_size=1, max_size=200)
 
 
