@@ -35,6 +35,7 @@ from replay_sweeps.files import fingerprint, folder_made_atomically, read_record
 
 logger = logging.getLogger(__name__)
 
+CLEAN, SAMPLED, TOKENIZERS, TOKENS = "text", "sampled", "tokenizers", "tokens"  # folders of what is made
 VERSION = 2  # raised whenever the same cleaned text would give other tokens
 BPE_TRAINING_CHARACTERS = 200_000_000  # byte-level BPE is trained on an even sample of about so much
 HALVES = ("selection", "report")
@@ -95,7 +96,7 @@ class Preparation:
         stored, model = self.tokenizer(tokenizer, generic, texts[0], pretrained)
         chat = any(source.format == "chat" for source in sources)
         template = ChatTemplate(stored, tokenizer.path) if chat else None
-        encoder = Encoder(self.folder / "tokens", stored, model, template, self.row_length, self.workers)
+        encoder = Encoder(self.folder / TOKENS, stored, model, template, self.row_length, self.workers)
         trains = [self.train(source, text, encoder) for source, text in zip(sources, texts, strict=True)]
         generic_frequencies = _token_counts(trains[0][0], stored.vocab_size)
         prepared = []
@@ -108,7 +109,7 @@ class Preparation:
         return PreparedText(stored, prepared[0], tuple(prepared[1:]))
 
     def text(self, source: SourceConfig, pool: Executor | None) -> CleanText:
-        text = clean_text(source, self.folder / "text", pool, self.folder / "sampled")
+        text = clean_text(source, self.folder / CLEAN, pool, self.folder / SAMPLED)
         counts = text.counts
         logger.info(
             "%s: %d documents, %d exact and %d near duplicates dropped",
@@ -150,10 +151,10 @@ class Preparation:
 
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in model.files.items()}
         name = tokenizer_fingerprint(checksums, model.vocab_size, model.end_of_text)
-        with folder_made_atomically(self.folder / "tokenizers" / name) as made:
+        with folder_made_atomically(self.folder / TOKENIZERS / name) as made:
             for file, content in model.files.items():
                 (made / file).write_bytes(content)
-        return PreparedTokenizer(self.folder / "tokenizers" / name, model.vocab_size, model.end_of_text, name)
+        return PreparedTokenizer(self.folder / TOKENIZERS / name, model.vocab_size, model.end_of_text, name)
 
     def _stored(self, key: str, names: Sequence[str]) -> tuple[list[TokenStore], dict[str, Any]] | None:
         """The sound stores of an earlier step with its record; None when one is missing or damaged."""

@@ -26,6 +26,7 @@ class Layout:
     runs: tuple[PlannedRun, ...]
     vocab_sizes: Mapping[str, int]  # by run_id
     made_of: Mapping[str, str]  # what shapes states besides settings: the texts' fingerprints, numerics
+    texts: frozenset[str]  # folders of the texts, below that of all text
     models: Mapping[str, Mapping[str, Any]]  # by tree: what its states are read into, as `sweep.export` needs it
 
 
@@ -56,7 +57,7 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
         made_of |= {f"the text of target {config.target.name}": target.train}
         made_of |= {f"the text of generic {config.generic.name}": generic.train}
         made_of |= {f"the machine's {name}": str(value) for name, value in numerics.items()}
-    return Layout(tuple(runs), vocab_sizes, made_of, models)
+    return Layout(tuple(runs), vocab_sizes, made_of, texts.folders() if texts else frozenset(), models)
 
 
 def read_into(config: RunConfig, vocab_size: int, texts: StudyTexts) -> dict[str, Any]:

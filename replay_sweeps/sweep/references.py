@@ -27,7 +27,18 @@ _WITHOUT_EFFECT = (
     "keep_states",
     "budget",
 )
-_DETAILS = ("trainer.save_every_minutes", "trainer.log_every_steps", "trainer.waypoints", "trainer.threads")
+_DETAILS = (
+    "trainer.save_every_minutes",
+    "trainer.log_every_steps",
+    "trainer.waypoints",
+    "trainer.threads",
+    "trainer.strategy",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.utilisation",
+    "trainer.peak_tflops",
+    "model.allow_pickle",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Reference:
     varying: tuple[str, ...]  # the other settings
     cells: Mapping[str, str]  # the key of each run's last state, by the values of the varying settings
     runs: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # each run's last state: root, step, key
+    texts: frozenset[str] = frozenset()  # folders below that of all text
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tree: what its states are read into
 
     @classmethod
@@ -57,8 +69,9 @@ class Reference:
         cells = {cell_name(values, varying): run.key(run.steps) for values, run in zip(flat, layout.runs, strict=True)}
         runs = {run.run_id: [run.root, run.steps, run.key(run.steps)] for run in layout.runs}
         return cls(
-            study, str(output.absolute()), complete, frozenset(states), settings, varying, cells, runs, layout.models
-        )
+            study, str(output.absolute()), complete, frozenset(states), settings, varying, cells, runs, layout.texts,
+            layout.models,
+        )  # fmt: skip
 
 
 def _shared(flat: Sequence[Mapping[str, Any]], layout: "Layout") -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -91,7 +104,7 @@ def _file(store: Path, study: str, output: Path | str) -> Path:
 
 def write_reference(store: Path, reference: Reference) -> None:
     """Keep a study's reference in the store, in place of its former one."""
-    record = {**vars(reference), "states": sorted(reference.states)}
+    record = {**vars(reference), "states": sorted(reference.states), "texts": sorted(reference.texts)}
     write_record(_file(store, reference.study, reference.output), record)
 
 
@@ -113,8 +126,9 @@ def forget(store: Path, reference: Reference) -> None:
 def _read(file: Path) -> Reference | None:
     try:
         record = read_record(file)
-        return Reference(**{**record, "states": frozenset(record["states"]), "varying": tuple(record["varying"])})
-    except (FileNotFoundError, DamagedFile, TypeError):
+        sets = {name: frozenset(record[name]) for name in ("states", "texts")}
+        return Reference(**{**record, **sets, "varying": tuple(record["varying"])})
+    except (FileNotFoundError, DamagedFile, TypeError, KeyError):
         return None
 
 

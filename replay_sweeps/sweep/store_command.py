@@ -3,14 +3,17 @@
 import argparse
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from replay_sweeps.data.preparation import CLEAN, SAMPLED, TOKENIZERS, TOKENS
 from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.claims import Claims
 from replay_sweeps.sweep.export import export_run
 from replay_sweeps.sweep.references import Reference, forget, references
 from replay_sweeps.sweep.store import Store
+from replay_sweeps.sweep.texts import text_folder
 
 KINDS = ("states", "records", "observations", "failures")
 
@@ -75,24 +78,27 @@ def _collect(store: Store, dry_run: bool) -> int:
     studies = references(store.folder)
     gone = [study for study in studies if not Path(study.output).is_dir()]
     live = [study for study in studies if study not in gone]
-    dropped = list(unreferred(store, live))
+    dropped = [*unreferred(store, live), *unreferred_texts(store, live)]
     left = [path for kind in KINDS for path in (store.folder / kind).glob("*/.*.tmp")]  # by killed processes
     freed = [_size(path) for path in [*dropped, *left]]
-    states = sum(path.parent.parent.name == "states" for path in dropped)
+    kinds = Counter(path.relative_to(store.folder).parts[0] for path in dropped)
     if not dry_run:
         for path in [*dropped, *left]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for study in gone:
             forget(store.folder, study)
     would = "would drop" if dry_run else "dropped"
-    print(f"{would} {states} states, {len(dropped) - states} records, {_megabytes(freed)}")
+    records = len(dropped) - kinds["states"] - kinds["text"]
+    print(f"{would} {kinds['states']} states, {records} records, {kinds['text']} folders of text, {_megabytes(freed)}")
     for study in gone:
         print(f"{'would forget' if dry_run else 'forgot'} {study.study}: its folder {study.output} is gone")
     return 0
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    )
 
 
 def unreferred(store: Store, studies: Sequence[Reference]) -> Iterator[Path]:
@@ -111,6 +117,15 @@ def unreferred(store: Store, studies: Sequence[Reference]) -> Iterator[Path]:
             name = f"{path.parent.name}/{path.name.removesuffix('.json')}"
             known = _short(name) in observed if kind == "observations" else name in needed
             if not known and path.parent.name not in unfinished:
+                yield path
+
+
+def unreferred_texts(store: Store, studies: Sequence[Reference]) -> Iterator[Path]:
+    """The folders of text that no study needs; what is needed again is made again."""
+    needed = frozenset().union(*(study.texts for study in studies))
+    for kind in (CLEAN, SAMPLED, TOKENIZERS, TOKENS):
+        for path in sorted((text_folder(store.folder) / kind).glob("[!.]*")):
+            if f"{kind}/{path.name}" not in needed:
                 yield path
 
 

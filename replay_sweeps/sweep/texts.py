@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import RunConfig, SourceConfig, TokenizerConfig
+from replay_sweeps.data.clean_text import text_key
+from replay_sweeps.data.preparation import CLEAN, SAMPLED, TOKENIZERS, TOKENS
 from replay_sweeps.data.prepare import find_prepared, prepare_text
 from replay_sweeps.data.prepared import PreparedSource, PreparedText, PreparedTokenizer
+from replay_sweeps.data.self_generated import KIND, documents_fingerprint
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.plan import TextNames, data_schedule
@@ -38,6 +41,16 @@ class StudyTexts:
     def tokenizer(self, run: RunConfig) -> PreparedTokenizer:
         """The tokenizer of a run's texts."""
         return self.prepared[_key(run)][0].tokenizer
+
+    def folders(self) -> frozenset[str]:
+        """The folders, below that of all text, which the study would miss."""
+        found: set[str] = set()
+        for (generic, *_), (text, targets) in self.prepared.items():
+            found.add(f"{TOKENIZERS}/{text.tokenizer.path.name}")
+            found |= {f"{TOKENS}/{store.fingerprint}" for source in text.sources for store in source.stores}
+            found |= {f"{CLEAN}/{text_key(source)}" for source in (generic, *targets)}
+            found |= {f"{SAMPLED}/{documents_fingerprint(s)}" for s in (generic, *targets) if s.kind == KIND}
+        return frozenset(found)
 
     def stores(self) -> dict[str, TokenStore]:
         """All token stores by fingerprint."""

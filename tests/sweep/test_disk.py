@@ -94,20 +94,20 @@ def test_the_store_is_listed_and_what_no_study_refers_to_is_dropped(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
-    for name, rho in (("one", "0,0.5"), ("two", "0,0.75")):
-        assert main(command(f"paths.store={store}", f"schedule.replay_fraction={rho}", "trainer.threads=1",
-                            output=name)) == 0  # fmt: skip
+    for name, target in (("one", []), ("two", ["target.max_documents=150"])):
+        given = command(f"paths.store={store}", "schedule.replay_fraction=0,0.5", *target, output=name)
+        assert main(given) == 0
     given = ["--store", str(store)]
     assert store_command.main(["list", *given]) == 0
     assert capsys.readouterr().out.count("complete") == 2
     assert store_command.main(["gc", *given]) == 0
-    assert capsys.readouterr().out.startswith("dropped 0 states, 0 records")
+    assert capsys.readouterr().out == "dropped 0 states, 0 records, 0 folders of text, 0.0 MB\n"
     (tmp_path / "two").rename(tmp_path / "away")
     assert store_command.main(["gc", *given, "--dry-run"]) == 0
     assert store_command.main(["gc", *given]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].replace("would drop", "dropped") == said[2] and "dropped 1 states" in said[2]
+    assert said[0].replace("would drop", "dropped") == said[2] and "dropped 2 states" in said[2]
+    assert "4 folders of text" in said[2]  # of the target that only the second study had: cleaned, and its three parts
     assert said[3].startswith("forgot single")
-    assert main(command(f"paths.store={store}", "schedule.replay_fraction=0,0.5", "trainer.threads=1",
-                        output="one")) == 0  # fmt: skip
+    assert main(command(f"paths.store={store}", "schedule.replay_fraction=0,0.5", output="one")) == 0
     assert "runs 0/" not in capsys.readouterr().err
