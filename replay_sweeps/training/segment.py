@@ -20,6 +20,7 @@ from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.models.build import build_model, initialise
 from replay_sweeps.models.flops import flops_per_token
+from replay_sweeps.models.layers import checkpoint_activations, compile_layers
 from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.sweep.ledger import Work
@@ -29,7 +30,7 @@ from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
 from replay_sweeps.training.ranks import ALONE, Ranks
 from replay_sweeps.training.state import read_optimizer, read_weights, write_state
-from replay_sweeps.training.strategy import decoder_layers, placement, shard, spread
+from replay_sweeps.training.strategy import placement, shard, spread
 
 logger = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch
@@ -47,15 +48,18 @@ class Engine:
         self.device = torch.device("cuda", ranks.local_rank) if cuda else torch.device("cpu")
         self.ranks = ranks
         self.precision = numerics["precision"]
+        self.dtype = torch.bfloat16 if numerics.get("weights") == "bf16" else torch.float32
         self.vocab_size = vocab_size
-        self.network = build_model(run.model, vocab_size)
-        self.row_loss: Any = RowLoss(self.network)
         self.mesh: DeviceMesh | None = None
         if ranks.world > 1 and run.trainer.strategy == "fsdp":
             self.mesh = init_device_mesh(self.device.type, (ranks.world,))
+        self.network = build_model(run.model, vocab_size, self.dtype)
+        if run.trainer.activation_checkpointing:
+            checkpoint_activations(self.network)
+        self.row_loss: Any = RowLoss(self.network, numerics.get("fused_loss", False))
         self._place(numerics["compile"])
-        per_token = flops_per_token(run.model, vocab_size, run.trainer.row_length)
-        self.utilisation = per_token / (peak_flops * ranks.world)
+        peak = run.trainer.peak_tflops * 1e12 if run.trainer.peak_tflops else peak_flops
+        self.utilisation = flops_per_token(run.model, vocab_size, run.trainer.row_length) / (peak * ranks.world)
         self.micro_rows = run.trainer.micro_batch_rows or run.trainer.batch_rows // ranks.world
         self.conditions = {
             "torch": torch.__version__,
@@ -68,21 +72,20 @@ class Engine:
         """Bring the network to the device, whole or sharded, and compile it; of a sharded one each decoder layer."""
         if self.mesh is None:
             self.network.to(self.device)
-            if compiled:
-                torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
-                self.row_loss = torch.compile(self.row_loss, dynamic=False)
-            return
-        if compiled:
-            for layer in decoder_layers(self.network):
-                layer.compile(dynamic=False)
-        shard(self.row_loss, self.mesh)
+        if compiled == "layers" or (compiled and self.mesh is not None):
+            compile_layers(self.network)
+        elif compiled:
+            torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
+            self.row_loss = torch.compile(self.row_loss, dynamic=False)
+        if self.mesh is not None:
+            shard(self.row_loss, self.mesh)
 
     def initialise(self, run: RunConfig) -> None:
         """Set all weights to where training starts."""
         if self.mesh is None:
             initialise(self.network, run.model)
             return
-        whole = build_model(run.model, self.vocab_size) if self.ranks.leads else None
+        whole = build_model(run.model, self.vocab_size, self.dtype) if self.ranks.leads else None
         if whole is not None:
             initialise(whole, run.model)
         spread(dict(whole.named_parameters()) if whole is not None else {}, self.network, self.ranks)
