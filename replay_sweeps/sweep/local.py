@@ -24,7 +24,7 @@ PATIENCE = 60.0  # seconds that workers get to save their last step when asked t
 
 
 class LocalLauncher(Launcher):
-    """Runs each job in a process of its own, pinned to its share of the cores or to its GPUs, `trainer.devices` each."""
+    """Runs each job in a process of its own, pinned to its share of the cores or to `trainer.devices` GPUs."""
 
     def __init__(self, cores: int | None = None, gpus: Sequence[int] | None = None) -> None:
         self.cores, self.gpus = cores, gpus
