@@ -61,7 +61,7 @@ def command(texts: tuple[Path, Path], tmp_path: Path) -> Callable[..., list[str]
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def share_text() -> Callable[[Path, Path], None]:
     """Copies the tokenised text and the measured rates of one output's store to another's, states excepted."""
 

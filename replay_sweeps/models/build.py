@@ -1,6 +1,7 @@
 """Causal language models from `transformers`: from scratch by a seed, or from a local folder or the hub."""
 
 import math
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -53,6 +54,19 @@ def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
     return network.eval()
 
 
+def build_shape(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The network of `build_model` without its weights: on the meta device, where they take no memory."""
+    with torch.device("meta"):
+        if model.path is None:
+            return build_model(model, vocab_size, dtype)
+        config = AutoConfig.from_pretrained(_folder(model), trust_remote_code=False, local_files_only=True)
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        if model.lora_rank is not None:
+            add_adapters(network, model)
+    network.config.use_cache = False
+    return network.eval()
+
+
 def fetch_pretrained(model: ModelConfig) -> None:
     """Fetch a model that is not here, and see that `transformers` knows what it is. Raises UserError."""
     assert model.path is not None
@@ -63,6 +77,14 @@ def fetch_pretrained(model: ModelConfig) -> None:
             AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # whatever a damaged or unknown configuration may raise
         raise UserError(_cannot_load(model.path, error)) from error
+
+
+def _folder(model: ModelConfig) -> Path:
+    assert model.path is not None
+    folder = local_folder(model.path, model.revision, model.allow_pickle)
+    if folder is None:
+        raise OSError("it is not whole in the Hugging Face cache")
+    return folder
 
 
 def _cannot_load(path: str, error: Exception) -> str:
@@ -76,10 +98,8 @@ def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> P
     Raises UserError when it cannot be loaded, or lacks weights.
     """
     assert model.path is not None
-    folder = local_folder(model.path, model.revision, model.allow_pickle)
     try:
-        if folder is None:
-            raise OSError("it is not whole in the Hugging Face cache")
+        folder = _folder(model)
         network, report = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from replay_sweeps.models.pretrained import PLAIN_HEADS
+
 
 class RowLoss(nn.Module):
     """Mean next-token loss of each row.
@@ -15,9 +17,10 @@ class RowLoss(nn.Module):
     scale and cap.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, fused: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.fused = fused and model.config.model_type in PLAIN_HEADS
 
     def forward(
         self,
@@ -31,6 +34,9 @@ class RowLoss(nn.Module):
         the mean over the tokens of `loss_mask`, 0 where there are none.
         """
         packed = {} if segments_BT is None else self._kept_apart(segments_BT[:, :-1])
+        if self.fused and loss_mask_BT is None:
+            hidden_BTD = self.model.base_model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state  # noqa: N806
+            return fused_losses(hidden_BTD, self.model.get_output_embeddings().weight, tokens_BT[:, 1:])
         logits_BTV = self.model(input_ids=tokens_BT[:, :-1], use_cache=False, **packed).logits  # noqa: N806
         losses_BT = functional.cross_entropy(  # noqa: N806
             logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
@@ -58,3 +64,15 @@ class RowLoss(nn.Module):
         same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]  # noqa: N806
         mask_BTT = same_BTT & (place_T[:, None] >= place_T)  # noqa: N806
         return {**inputs, "attention_mask": mask_BTT[:, None]}
+
+
+@torch.compiler.disable
+def fused_losses(hidden_BTD: Tensor, head_VD: Tensor, wanted_BT: Tensor) -> Tensor:  # noqa: N803
+    """Mean loss of each row by Liger's kernel, which never holds the logits of all tokens; [B], nats.
+
+    Of one row after another: its gradient is scaled when the loss of all of its tokens is one number.
+    """
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    rows = zip(hidden_BTD, wanted_BT, strict=True)
+    return torch.stack([liger_fused_linear_cross_entropy(hidden, head_VD, wanted) for hidden, wanted in rows]).float()

@@ -24,7 +24,7 @@ PATIENCE = 60.0  # seconds that workers get to save their last step when asked t
 
 
 class LocalLauncher(Launcher):
-    """Runs each job in a process of its own, pinned to its share of the cores or to a GPU."""
+    """Runs each job in a process of its own, pinned to its share of the cores or to `trainer.devices` GPUs."""
 
     def __init__(self, cores: int | None = None, gpus: Sequence[int] | None = None) -> None:
         self.cores, self.gpus = cores, gpus
@@ -44,7 +44,7 @@ class LocalLauncher(Launcher):
         try:
             for index, config in enumerate(composed):
                 mine, theirs = context.Pipe(duplex=False)
-                share = self._share(index, len(composed))
+                share = self._share(index, len(composed), config.trainer.devices)
                 process = context.Process(target=_run, args=(str(config.worker), share, theirs), name=f"worker {index}")
                 process.start()
                 theirs.close()
@@ -57,13 +57,14 @@ class LocalLauncher(Launcher):
             raise
         return [self._result(*ended) for ended in zip(processes, answers, composed, strict=True)]
 
-    def _share(self, index: int, workers: int) -> dict[str, Any]:
-        """The cores and the GPU of one of several workers."""
+    def _share(self, index: int, workers: int, devices: int) -> dict[str, Any]:
+        """The cores and the GPUs of one of several workers, each of which trains on so many devices."""
         gpus = visible_gpus() if self.gpus is None else [str(gpu) for gpu in self.gpus]
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         size = self.cores or max(1, len(allowed) // workers)
         cores = [allowed[(index * size + i) % len(allowed)] for i in range(size)] if allowed else []
-        return {"cores": sorted(set(cores)), "threads": size, "gpu": gpus[index % len(gpus)] if gpus else None}
+        mine = [gpus[(index * devices + i) % len(gpus)] for i in range(min(devices, len(gpus)))]
+        return {"cores": sorted(set(cores)), "threads": size, "gpus": ",".join(mine) or None}
 
     def _result(self, process: BaseProcess, answer: Any, config: DictConfig) -> JobReturn:
         done = JobReturn(cfg=config, status=JobStatus.COMPLETED)
@@ -98,8 +99,8 @@ def _run(work_file: str, share: dict[str, Any], answer: Any) -> None:
     """What a worker process does."""
     if share["cores"]:
         os.sched_setaffinity(0, share["cores"])
-    if share["gpu"] is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = share["gpu"]
+    if share["gpus"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share["gpus"]
     import torch
 
     from replay_sweeps.sweep.pool import work

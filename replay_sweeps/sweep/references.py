@@ -28,16 +28,21 @@ _WITHOUT_EFFECT = (
     "budget",
 )
 _DETAILS = (
-    "trainer.save_every_minutes",
-    "trainer.log_every_steps",
-    "trainer.waypoints",
-    "trainer.threads",
-    "trainer.strategy",
-    "trainer.devices",
-    "trainer.nodes",
-    "trainer.utilisation",
-    "trainer.peak_tflops",
     "model.allow_pickle",
+    *(
+        f"trainer.{name}"
+        for name in (
+            "save_every_minutes",
+            "log_every_steps",
+            "waypoints",
+            "threads",
+            "strategy",
+            "devices",
+            "nodes",
+            "utilisation",
+            "peak_tflops",
+        )
+    ),
 )
 
 

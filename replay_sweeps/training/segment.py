@@ -18,8 +18,9 @@ from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
-from replay_sweeps.models.build import build_model, initialise
+from replay_sweeps.models.build import build_model, build_shape, initialise
 from replay_sweeps.models.flops import flops_per_token
+from replay_sweeps.models.layers import checkpoint_activations, compile_layers
 from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.sweep.ledger import Work
@@ -29,7 +30,7 @@ from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
 from replay_sweeps.training.ranks import ALONE, Ranks
 from replay_sweeps.training.state import read_optimizer, read_weights, write_state
-from replay_sweeps.training.strategy import decoder_layers, placement, shard, spread
+from replay_sweeps.training.strategy import placement, shard, spread
 
 logger = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch
@@ -47,15 +48,20 @@ class Engine:
         self.device = torch.device("cuda", ranks.local_rank) if cuda else torch.device("cpu")
         self.ranks = ranks
         self.precision = numerics["precision"]
+        self.dtype = torch.bfloat16 if numerics.get("weights") == "bf16" else torch.float32
         self.vocab_size = vocab_size
-        self.network = build_model(run.model, vocab_size)
-        self.row_loss: Any = RowLoss(self.network)
         self.mesh: DeviceMesh | None = None
         if ranks.world > 1 and run.trainer.strategy == "fsdp":
             self.mesh = init_device_mesh(self.device.type, (ranks.world,))
+        build = build_model if self.mesh is None else build_shape
+        self.network = build(run.model, vocab_size, self.dtype)
+        if run.trainer.activation_checkpointing:
+            checkpoint_activations(self.network)
+        self.row_loss: Any = RowLoss(self.network, numerics.get("fused_loss", False))
+        self._filled = False
         self._place(numerics["compile"])
-        per_token = flops_per_token(run.model, vocab_size, run.trainer.row_length)
-        self.utilisation = per_token / (peak_flops * ranks.world)
+        peak = run.trainer.peak_tflops * 1e12 if run.trainer.peak_tflops else peak_flops
+        self.utilisation = flops_per_token(run.model, vocab_size, run.trainer.row_length) / (peak * ranks.world)
         self.micro_rows = run.trainer.micro_batch_rows or run.trainer.batch_rows // ranks.world
         self.conditions = {
             "torch": torch.__version__,
@@ -68,24 +74,31 @@ class Engine:
         """Bring the network to the device, whole or sharded, and compile it; of a sharded one each decoder layer."""
         if self.mesh is None:
             self.network.to(self.device)
-            if compiled:
-                torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
-                self.row_loss = torch.compile(self.row_loss, dynamic=False)
-            return
-        if compiled:
-            for layer in decoder_layers(self.network):
-                layer.compile(dynamic=False)
-        shard(self.row_loss, self.mesh)
+        if compiled == "layers" or (compiled and self.mesh is not None):
+            compile_layers(self.network)
+        elif compiled:
+            torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
+            self.row_loss = torch.compile(self.row_loss, dynamic=False)
+        if self.mesh is not None:
+            shard(self.row_loss, self.network, self.mesh, self.device)
 
-    def initialise(self, run: RunConfig) -> None:
-        """Set all weights to where training starts."""
+    def load(self, run: RunConfig, folder: Path | None) -> None:
+        """Set all weights: to those of a verified state, or to where training starts. Raises DamagedFile.
+
+        Of a sharded network rank 0 alone holds the whole, in the memory of its machine, while the shards are filled;
+        of a state each rank reads its shards.
+        """
         if self.mesh is None:
-            initialise(self.network, run.model)
-            return
-        whole = build_model(run.model, self.vocab_size) if self.ranks.leads else None
-        if whole is not None:
-            initialise(whole, run.model)
-        spread(dict(whole.named_parameters()) if whole is not None else {}, self.network, self.ranks)
+            if folder is None:
+                initialise(self.network, run.model)
+        elif folder is None or not self._filled:
+            whole = build_model(run.model, self.vocab_size, self.dtype) if self.ranks.leads else None
+            if whole is not None and folder is None:
+                initialise(whole, run.model)
+            spread(whole, self.network, self.ranks)
+            self._filled = True  # what is frozen, and buffers
+        if folder is not None:
+            read_weights(folder, self.network)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The precision of training, for validation."""
@@ -147,11 +160,11 @@ class _Stretch:
     def train(self) -> None:
         work, engine = self.work, self.engine
         if self.parent is None:
-            engine.initialise(work.run.config)
+            engine.load(work.run.config, None)
         else:
             parent = self.parent
             folder = Path(engine.ranks.once(lambda: str(self.store.open(parent)), DamagedFile))
-            read_weights(folder, engine.network)
+            engine.load(work.run.config, folder)
             if work.stop > work.start:
                 self.module.optimizer_state = read_optimizer(folder, engine.network)
         if work.stop == work.start:

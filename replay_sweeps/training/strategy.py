@@ -1,16 +1,18 @@
 """How Lightning trains one model on the ranks: copied (DDP) or sharded (FSDP2), in processes that are there already."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
 
+from replay_sweeps.models.layers import decoder_layers
 from replay_sweeps.training.ranks import Ranks
 
 
@@ -64,23 +66,30 @@ def placement(ranks: Ranks, mesh: DeviceMesh | None) -> dict[str, Any]:
     return told
 
 
-def decoder_layers(network: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a causal language model."""
-    return max((module for module in network.modules() if isinstance(module, nn.ModuleList)), key=len)
+def shard(row_loss: nn.Module, network: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> None:
+    """Cut a network without weights into shards on a device, a group for each decoder layer and one for all others.
 
-
-def shard(row_loss: nn.Module, mesh: DeviceMesh) -> None:
-    """Cut the weights below `row_loss` into shards, a group for each decoder layer and one for all others."""
+    `row_loss` is what is called: the group of all others is its own. The shards' values are anything until `spread`.
+    """
     for layer in decoder_layers(row_loss):
         fully_shard(layer, mesh=mesh)
     fully_shard(row_loss, mesh=mesh)
+    row_loss.to_empty(device=device)
+    network.tie_weights()  # which were given room of their own
 
 
 @torch.no_grad()
-def spread(whole: Mapping[str, Tensor], network: nn.Module, ranks: Ranks) -> None:
-    """Give the shards of a network the values of whole tensors, which rank 0 alone needs to have."""
-    for name, parameter in network.named_parameters():
-        assert isinstance(parameter, DTensor)
-        value = whole[name] if ranks.leads else torch.empty(parameter.shape, dtype=parameter.dtype)
-        value = value.detach().to(parameter.device, parameter.dtype)
-        parameter.copy_(distribute_tensor(value, parameter.device_mesh, parameter.placements))
+def spread(whole: nn.Module | None, network: nn.Module, ranks: Ranks) -> None:
+    """Give a sharded network the weights and buffers of a whole one, which rank 0 alone has."""
+    tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())} if whole is not None else {}
+    for name, held in [*network.named_parameters(), *network.named_buffers()]:
+        value = (
+            tensors[name].detach().to(held.device, held.dtype)
+            if ranks.leads
+            else torch.empty(held.shape, dtype=held.dtype, device=held.device)
+        )
+        if isinstance(held, DTensor):
+            held.copy_(distribute_tensor(value, held.device_mesh, held.placements))
+        else:
+            dist.broadcast(value, 0)
+            held.copy_(value)
