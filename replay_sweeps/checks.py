@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleConfig, TrainerConfig
+from replay_sweeps.models.pretrained import PLAIN_HEADS, model_type
 from replay_sweeps.schedule.data_schedule import room
+from replay_sweeps.training.numerics import why_not_fused
 
 Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong with its value
 
@@ -57,6 +59,8 @@ def _ranges(run: RunConfig) -> Iterator[Problem]:
         ("trainer.threads", trainer.threads, 1, None, "must be at least 1", True),
         ("trainer.save_every_minutes", trainer.save_every_minutes, 0, None, "must not be negative", True),
         ("trainer.log_every_steps", trainer.log_every_steps, 1, None, "must be at least 1", True),
+        ("trainer.utilisation", trainer.utilisation, 1e-6, 1, "must be above 0, to 1", True),
+        ("trainer.peak_tflops", trainer.peak_tflops, 1e-6, None, "must be positive", True),
         ("trainer.waypoints", trainer.waypoints, 0, None, "must not be negative", True),
         ("evaluation.tokens", evaluation.tokens, trainer.row_length, None, "must be at least one row", True),
         ("evaluation.after_stage2_steps", evaluation.after_stage2_steps, 0, None, "must not be negative", True),
@@ -116,6 +120,14 @@ def _trainer(run: RunConfig) -> Iterator[Problem]:
     trainer: TrainerConfig = run.trainer
     if trainer.row_length > run.model.max_positions:
         yield "trainer.row_length", f"must be at most the model's {run.model.max_positions:,} positions"
+    if trainer.weights == "bf16" and trainer.precision == "fp32":
+        yield "trainer.weights", "bf16 weights are multiplied in bf16: trainer.precision must be auto or bf16"
+    if trainer.fused_loss == "true":
+        lacking = why_not_fused() or ("needs a CUDA device" if trainer.accelerator == "cpu" else None)
+        if lacking is None and model_type(run.model) not in PLAIN_HEADS:
+            lacking = f"is for models whose logits are not scaled or capped: {', '.join(PLAIN_HEADS)}"
+        if lacking is not None:
+            yield "trainer.fused_loss", lacking
     if trainer.devices < 1 or trainer.nodes < 1:
         return
     world = trainer.devices * trainer.nodes

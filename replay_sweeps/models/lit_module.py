@@ -96,6 +96,12 @@ class ReplayModule(lightning.LightningModule):
         if isinstance(self._row_loss[0], FSDPModule):
             self._row_loss[0].set_requires_gradient_sync(sync)
 
+    def on_before_batch_transfer(self, batch: Batch, _: int) -> Batch:
+        """Pin a GPU's batch: its copy, and the reading of the next one, then go on beside the step before."""
+        if self.device.type != "cuda":
+            return batch
+        return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The mean loss of the tokens, nats."""
         losses = self._row_loss[0](*(batch[name] for name in ROW_INPUTS if name in batch))

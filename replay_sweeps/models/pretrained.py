@@ -24,6 +24,8 @@ SHAPE = {  # our names and those of `transformers` configuration files
 }
 ANY_LENGTH = 2**31 - 1  # positions of a model that names no limit
 CAUSAL = ("ForCausalLM", "LMHeadModel", "LMHead")  # how `transformers` ends the names of causal language models
+# model types whose logits are the last hidden states times the head's weights, and nothing more
+PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "smollm3", "gpt2", "gpt_neox", "gemma")
 HEADS = ("lm_head", "embed_out", "output")  # modules that make logits
 _EMBEDDINGS = ("embed", "wte", "wpe")  # parts of the names of look-up tables
 
@@ -239,6 +241,12 @@ def with_pretrained_shape(model: ModelConfig) -> ModelConfig:
     shape.setdefault("max_positions", ANY_LENGTH)
     tokenizer = dataclasses.replace(model.tokenizer, vocab_size=known.config["vocab_size"])
     return dataclasses.replace(model, tokenizer=tokenizer, tie_embeddings=known.tied, **shape)
+
+
+def model_type(model: ModelConfig) -> str:
+    """The architecture, as `transformers` calls it."""
+    known = describe(model.path, model.revision, model.allow_pickle).config if model.path is not None else {}
+    return str(known.get("model_type", "llama"))
 
 
 def weights_fingerprint(model: ModelConfig) -> str:

@@ -27,7 +27,10 @@ _WITHOUT_EFFECT = (
     "keep_states",
     "budget",
 )
-_DETAILS = ("trainer.save_every_minutes", "trainer.log_every_steps", "trainer.waypoints", "trainer.threads")
+_DETAILS = tuple(
+    f"trainer.{name}"
+    for name in ("save_every_minutes", "log_every_steps", "waypoints", "threads", "utilisation", "peak_tflops")
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What this machine computes fast and exactly: measured once for a store, since the answer is part of every key."""
 
 import functools
+import importlib.util
 import logging
 import os
 import platform
@@ -76,7 +77,23 @@ def resolve(trainer: TrainerConfig, rates: dict[str, Any] | None) -> dict[str, A
     compiled: bool | str = trainer.compile != "false" and compiler() is not None
     if compiled and trainer.compile == "layers":
         compiled = "layers"
-    return {"precision": precision, "compile": compiled, "torch": torch_version()}
+    numerics = {"precision": precision, "compile": compiled, "torch": torch_version()}
+    # what is as it always was enters no key
+    if trainer.weights == "bf16":
+        numerics |= {"precision": "bf16", "weights": "bf16"}
+    if trainer.activation_checkpointing:
+        numerics["activation_checkpointing"] = True
+    cuda = trainer.accelerator != "cpu" and rates is not None and rates["device"] == "cuda"
+    if trainer.fused_loss == "true" or (trainer.fused_loss == "auto" and cuda and why_not_fused() is None):
+        numerics["fused_loss"] = True
+    return numerics
+
+
+def why_not_fused() -> str | None:
+    """What Liger's fused loss lacks on this machine, or None."""
+    if any(importlib.util.find_spec(name) is None for name in ("liger_kernel", "triton")):
+        return "needs Liger's kernels and triton: pip install 'replay-sweeps[gpu]'"
+    return None if shutil.which("nvidia-smi") else "needs a CUDA device"
 
 
 @functools.cache

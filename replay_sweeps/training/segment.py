@@ -20,6 +20,7 @@ from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.models.build import build_model, initialise
 from replay_sweeps.models.flops import flops_per_token
+from replay_sweeps.models.layers import checkpoint_activations, compile_layers
 from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.sweep.ledger import Work
@@ -29,7 +30,7 @@ from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
 from replay_sweeps.training.ranks import ALONE, Ranks
 from replay_sweeps.training.state import read_optimizer, read_weights, write_state
-from replay_sweeps.training.strategy import decoder_layers, placement, shard, spread
+from replay_sweeps.training.strategy import placement, shard, spread
 
 logger = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch
@@ -48,14 +49,18 @@ class Engine:
         self.ranks = ranks
         self.precision = numerics["precision"]
         self.vocab_size = vocab_size
-        self.network = build_model(run.model, vocab_size)
-        self.row_loss: Any = RowLoss(self.network)
+        dtype = torch.bfloat16 if numerics.get("weights") == "bf16" else torch.float32
+        self.network = build_model(run.model, vocab_size, dtype)
+        if run.trainer.activation_checkpointing:
+            checkpoint_activations(self.network)
+        self.row_loss: Any = RowLoss(self.network, numerics.get("fused_loss", False))
         self.mesh: DeviceMesh | None = None
         if ranks.world > 1 and run.trainer.strategy == "fsdp":
             self.mesh = init_device_mesh(self.device.type, (ranks.world,))
         self._place(numerics["compile"])
         per_token = flops_per_token(run.model, vocab_size, run.trainer.row_length)
-        self.utilisation = per_token / (peak_flops * ranks.world)
+        peak = run.trainer.peak_tflops * 1e12 if run.trainer.peak_tflops else peak_flops
+        self.utilisation = per_token / (peak * ranks.world)
         self.micro_rows = run.trainer.micro_batch_rows or run.trainer.batch_rows // ranks.world
         self.conditions = {
             "torch": torch.__version__,
@@ -68,13 +73,14 @@ class Engine:
         """Bring the network to the device, whole or sharded, and compile it; of a sharded one each decoder layer."""
         if self.mesh is None:
             self.network.to(self.device)
-            if compiled:
+            if compiled == "layers":
+                compile_layers(self.network)
+            elif compiled:
                 torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
                 self.row_loss = torch.compile(self.row_loss, dynamic=False)
             return
         if compiled:
-            for layer in decoder_layers(self.network):
-                layer.compile(dynamic=False)
+            compile_layers(self.network)
         shard(self.row_loss, self.mesh)
 
     def initialise(self, run: RunConfig) -> None:

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from replay_sweeps.models.layers import decoder_layers
 from replay_sweeps.training.ranks import Ranks
 
 
@@ -62,11 +63,6 @@ def placement(ranks: Ranks, mesh: DeviceMesh | None) -> dict[str, Any]:
         copied = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=1e-6)
         return {**told, "strategy": copied}
     return told
-
-
-def decoder_layers(network: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a causal language model."""
-    return max((module for module in network.modules() if isinstance(module, nn.ModuleList)), key=len)
 
 
 def shard(row_loss: nn.Module, mesh: DeviceMesh) -> None:
