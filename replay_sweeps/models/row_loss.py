@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from replay_sweeps.models.pretrained import PLAIN_HEADS
 
-
 IGNORED = -100  # in place of a token that is not learned
 
 
