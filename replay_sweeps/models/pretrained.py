@@ -37,7 +37,13 @@ class Pretrained:
     config: Mapping[str, Any]
     shapes: Shapes  # tied weights once, buffers not among them; empty where the weights are pickled
     parameters: int
-    fingerprint: str  # of the whole configuration and the weights: the same for a folder and for the hub
+    files: ModelFiles = dataclasses.field(compare=False, repr=False)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the whole configuration and the weights: the same for a folder and for the hub."""
+        checksums = {file.name: file.checksum() for file in self.files.files}
+        return fingerprint({"config.json": self.files.config_checksum, **checksums})
 
     @property
     def tied(self) -> bool:
@@ -92,11 +98,7 @@ def describe(path: str, revision: str | None = None, allow_pickle: bool = False)
     count = sum(map(math.prod, shapes.values()))
     if not shapes:  # pickles stay closed
         count = sum(file.bytes for file in files.files) // (2 if "16" in str(_dtype(files.config)) else 4)
-    return Pretrained(config, shapes, count, _fingerprint(files))
-
-
-def _fingerprint(files: ModelFiles) -> str:
-    return fingerprint({"config.json": files.config_checksum, **{file.name: file.checksum() for file in files.files}})
+    return Pretrained(config, shapes, count, files)
 
 
 def _text(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 
 from replay_sweeps.models.pretrained import PLAIN_HEADS
 
+IGNORED = -100  # in place of a token that is not learned
+
 
 class RowLoss(nn.Module):
     """Mean next-token loss of each row.
@@ -34,16 +36,17 @@ class RowLoss(nn.Module):
         the mean over the tokens of `loss_mask`, 0 where there are none.
         """
         packed = {} if segments_BT is None else self._kept_apart(segments_BT[:, :-1])
-        if self.fused and loss_mask_BT is None:
-            hidden_BTD = self.model.base_model(input_ids=tokens_BT[:, :-1], use_cache=False).last_hidden_state  # noqa: N806
-            return fused_losses(hidden_BTD, self.model.get_output_embeddings().weight, tokens_BT[:, 1:])
-        logits_BTV = self.model(input_ids=tokens_BT[:, :-1], use_cache=False, **packed).logits  # noqa: N806
+        learned_BT = None if loss_mask_BT is None else loss_mask_BT[:, 1:]  # noqa: N806
+        inputs = {"input_ids": tokens_BT[:, :-1], "use_cache": False, **packed}
+        if self.fused:
+            hidden_BTD = self.model.base_model(**inputs).last_hidden_state  # noqa: N806
+            return fused_losses(hidden_BTD, self.model.get_output_embeddings().weight, tokens_BT[:, 1:], learned_BT)
+        logits_BTV = self.model(**inputs).logits  # noqa: N806
         losses_BT = functional.cross_entropy(  # noqa: N806
             logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
         ).view(tokens_BT.shape[0], -1)
-        if loss_mask_BT is None:
+        if learned_BT is None:
             return losses_BT.float().mean(dim=1)
-        learned_BT = loss_mask_BT[:, 1:]  # noqa: N806
         return (losses_BT.float() * learned_BT).sum(dim=1) / learned_BT.sum(dim=1).clamp(min=1)
 
     def _kept_apart(self, segments_BT: Tensor) -> dict[str, Any]:  # noqa: N803
@@ -67,12 +70,21 @@ class RowLoss(nn.Module):
 
 
 @torch.compiler.disable
-def fused_losses(hidden_BTD: Tensor, head_VD: Tensor, wanted_BT: Tensor) -> Tensor:  # noqa: N803
+def fused_losses(
+    hidden_BTD: Tensor,  # noqa: N803
+    head_VD: Tensor,  # noqa: N803
+    wanted_BT: Tensor,  # noqa: N803
+    learned_BT: Tensor | None,  # noqa: N803
+) -> Tensor:
     """Mean loss of each row by Liger's kernel, which never holds the logits of all tokens; [B], nats.
 
     Of one row after another: its gradient is scaled when the loss of all of its tokens is one number.
     """
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
+    if learned_BT is not None:
+        wanted_BT = wanted_BT.masked_fill(~learned_BT, IGNORED)  # noqa: N806
+    tokens_B = (wanted_BT != IGNORED).sum(dim=1).clamp(min=1)  # noqa: N806
     rows = zip(hidden_BTD, wanted_BT, strict=True)
-    return torch.stack([liger_fused_linear_cross_entropy(hidden, head_VD, wanted) for hidden, wanted in rows]).float()
+    sums = [liger_fused_linear_cross_entropy(hidden, head_VD, wanted, reduction="sum") for hidden, wanted in rows]
+    return torch.stack(sums).float() / tokens_B

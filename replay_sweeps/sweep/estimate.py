@@ -8,7 +8,6 @@ from replay_sweeps.sweep.ledger import Keep, Ledger, Need
 from replay_sweeps.sweep.store import Store
 
 OPTIMIZER_STATES = 2  # AdamW's moments, each as large as the weights
-BYTES = 4  # of a weight or a moment
 MOST_RECORDS = 20  # that a rate is taken from
 
 
@@ -52,7 +51,8 @@ def _trained(need: Need | None, until: int) -> int:
 
 def state_bytes_peak(ledger: Ledger, size: Mapping[str, int], keep: Keep) -> int:
     """Bytes of states at the fullest moment of a study trained from nothing: weights where runs end, weights and
-    optimizer where they part, a state being dropped when the last that waits for it is done (`keep`)."""
+    optimizer where they part, a state being dropped when the last that waits for it is done (`keep`). `size` is that of
+    a run's trained weights, in bytes."""
     here = most = 0
     waiting: dict[tuple[int, int], int] = {}  # how many paths still start from a state
     room: dict[tuple[int, int], int] = {}
@@ -64,7 +64,7 @@ def state_bytes_peak(ledger: Ledger, size: Mapping[str, int], keep: Keep) -> int
         ends = {node.stop for node in path.nodes if node.runs}
         saved = ledger.save_at(index, Need(path.start, path.stop, True, frozenset()))
         for step, resumable in saved.items():
-            room[index, step] = BYTES * size[path.run.run_id] * (1 + OPTIMIZER_STATES * resumable)
+            room[index, step] = size[path.run.run_id] * (1 + OPTIMIZER_STATES * resumable)
             here += room[index, step]
             waiting[index, step] = len(branches.get(step, ()))
         most = max(most, here)

@@ -6,6 +6,7 @@ from typing import Any
 
 from replay_sweeps.models.flops import flops_per_token, parameters
 from replay_sweeps.study import Study
+from replay_sweeps.sweep.cost import hours, memory_of, too_large, trained_bytes
 from replay_sweeps.sweep.estimate import seconds_left, state_bytes_peak
 from replay_sweeps.sweep.layout import Layout, lay_out
 from replay_sweeps.sweep.ledger import Ledger, Need
@@ -26,21 +27,28 @@ def plan_report(study: Study, texts: StudyTexts | None) -> dict[str, Any]:
 
 def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Ledger]:
     """The plan's fields, and the paths that they speak of."""
-    layout = lay_out(study.runs, texts, known_rates(study.store))
+    rates, first = known_rates(study.store), study.runs[0]
+    layout = lay_out(study.runs, texts, rates)
     ledger = Ledger(layout.runs, Store(study.store))
     needs = ledger.needs() if texts else [Need(p.start, p.stop, True, frozenset()) for p in ledger.paths]
     done, left = ledger.progress(needs)
-    workers = study.runs[0].workers or (1 if study.in_process else os.cpu_count() or 1)
+    workers = first.workers or (1 if study.in_process else os.cpu_count() or 1)
     widths = round_widths(ledger)
-    size = {run.run_id: parameters(run.config.model, layout.vocab_sizes[run.run_id]) for run in layout.runs}
+    size = {run.run_id: trained_bytes(run.config, layout.vocab_sizes[run.run_id]) for run in layout.runs}
+    work, sizes = _work(layout, ledger), [layout.vocab_sizes[run.run_id] for run in layout.runs]
+    memory, largest = memory_of([run.config for run in layout.runs], sizes, rates)
+    large = too_large(memory, largest)
     report = {
         "study": study.name,
         "runs": len(layout.runs),
-        **_work(layout, ledger),
+        **work,
         "rounds": len(widths),
         "round_widths": widths,
-        "parameters": max(size.values()),
-        "state_bytes_peak": state_bytes_peak(ledger, size, study.runs[0].keep_states),
+        "parameters": max(parameters(run.model, size) for run, size in zip(study.runs, sizes, strict=True)),
+        "memory": memory,
+        "hours": hours(work["flops"], first.trainer, rates),
+        "utilisation": first.trainer.utilisation,
+        "state_bytes_peak": state_bytes_peak(ledger, size, first.keep_states),
         "done": done if texts else 0,
         "steps_left": left,
         "workers": workers,
@@ -48,7 +56,7 @@ def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Led
         "splits": splits(ledger, study.axes),
         "renamed": renamed(layout, read_reference(study.store, study.name, study.output)) if texts else [],
         "altered": list(study.altered),
-        "warnings": list(_warnings(study, texts)),
+        "warnings": [*_warnings(study, texts), *([large] if large else [])],
         "store": str(study.store),
         "output": str(study.output),
     }
@@ -136,6 +144,8 @@ def plan_text(report: Mapping[str, Any], drawing: Sequence[str] = ()) -> str:
         f"steps: {report['steps_alone']:,} alone, {report['steps_shared']:,} shared (ratio {report['ratio']:.2f}), "
         f"{report['steps_left']:,} left to train",
         f"work: {report['tokens']:,} tokens, {report['flops']:.3g} FLOPs, {report['parameters']:,} parameters",
+        _shown_memory(report["memory"]),
+        f"hours: {_shown_hours(report)}",
         f"rounds: {report['rounds']}, of {_shown_widths(report['round_widths'])} paths",
         f"states: {report['state_bytes_peak'] / 1e6:,.0f} MB at most in {report['store']}",
         f"output: {report['output']}",
@@ -156,6 +166,26 @@ def plan_text(report: Mapping[str, Any], drawing: Sequence[str] = ()) -> str:
     ]
     lines += [f"warning: {warning}" for warning in report["warnings"]]
     return "\n".join([*lines, *drawing])
+
+
+def _shown_memory(memory: Mapping[str, Any]) -> str:
+    parts = ", ".join(
+        f"{memory[part] / 1e9:.3g} {part}" for part in ("weights", "gradients", "optimizer", "activations")
+    )
+    trained = (
+        "" if memory["trained_parameters"] == memory["parameters"] else f", {memory['trained_parameters']:,} trained"
+    )
+    place = f"{memory['device']} ({memory['available'] / 1e9:.3g} GB)" if memory["available"] else memory["device"]
+    fits = {True: "which fits into", False: "which does not fit into", None: "of unknown size is"}[memory["fits"]]
+    devices = f"each of {memory['devices']} devices ({memory['strategy']})" if memory["devices"] > 1 else "a device"
+    return f"memory: about {memory['total'] / 1e9:.3g} GB on {devices} ({parts}{trained}), {fits} {place}"
+
+
+def _shown_hours(report: Mapping[str, Any]) -> str:
+    if report["hours"] is None:
+        return "unknown before the rate of this machine is measured; set trainer.peak_tflops"
+    share = f"{report['utilisation']:.0%} of the peak rate (trainer.utilisation)"
+    return f"{report['hours']:.3g} for all of it with one worker, at {share}"
 
 
 def _shown_change(item: Mapping[str, Any]) -> str:

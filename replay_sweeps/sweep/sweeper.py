@@ -19,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from replay_sweeps.errors import CannotGoOn, storage_problem
+from replay_sweeps.errors import CannotGoOn, UserError, storage_problem
 from replay_sweeps.files import fingerprint, write_atomically
 from replay_sweeps.interrupt import raised_on_terminate
 
@@ -78,6 +78,7 @@ class PrefixTreeSweeper(Sweeper):
         command = read_command([*arguments, *launcher], self.loader)  # Hydra keeps the launcher's settings to itself
         study = resolve_study(command, self.loader)
         with one_line_for_storage(study.store):
+            check_memory(study)
             prepare_models(study.runs)
             texts = prepare_texts(study.runs, study.store)
             rates = measured_rates(study.store)
@@ -130,6 +131,18 @@ class PrefixTreeSweeper(Sweeper):
 def quoted(value: str) -> str:
     """A text as Hydra's overrides take it, whatever is in it."""
     return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'") + "'"
+
+
+def check_memory(study: "Study") -> None:
+    """Raise UserError when a model does not fit into memory, before anything is loaded."""
+    from replay_sweeps.sweep.cost import memory_of, too_large
+    from replay_sweeps.sweep.texts import names_of
+    from replay_sweeps.training.numerics import known_rates
+
+    sizes = [names_of(run, None)[2] for run in study.runs]
+    problem = too_large(*memory_of(study.runs, sizes, known_rates(study.store)))
+    if problem:
+        raise UserError(problem)
 
 
 def prepare_models(runs: "Sequence[RunConfig]") -> None:

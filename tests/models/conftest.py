@@ -29,6 +29,8 @@ def save_model(folder: Path, kind: str, **settings: Any) -> Path:
     """Save a model of this architecture, whose weights are larger than new ones so that its logits differ."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    import replay_sweeps.models.build  # noqa: F401 - it silences transformers, of which tests that read stderr want nothing
+
     torch.manual_seed(0)
     shape = {**ARCHITECTURES[kind], "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, **settings}
     network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape))
