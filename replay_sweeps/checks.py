@@ -19,7 +19,7 @@ def check_run(run: RunConfig) -> list[Problem]:
         problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
     if not any(name.startswith(counted) for name, _ in problems):
-        problems += _counts(run)
+        problems += check_counts(run)
     return problems
 
 
@@ -44,6 +44,7 @@ def _ranges(run: RunConfig) -> Iterator[Problem]:
         ("schedule.total_tokens", schedule.total_tokens, 1, None, "must be positive", True),
         ("schedule.target_tokens", schedule.target_tokens, 1, None, "must be positive", True),
         ("schedule.target_fraction", schedule.target_fraction, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
+        ("schedule.target_share", schedule.target_share, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
         ("optimizer.weight_decay", optimizer.weight_decay, 0, None, "must not be negative", True),
         ("optimizer.beta1", optimizer.beta1, 0, 1, "must be at least 0 and below 1", False),
         ("optimizer.beta2", optimizer.beta2, 0, 1, "must be at least 0 and below 1", False),
@@ -148,12 +149,19 @@ def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Pr
             yield "schedule.stage2_allocation", "must be 1 in mode from_pretrained: there is no stage 1"
         if schedule.total_tokens is not None:
             yield "schedule.total_tokens", "must be null in mode from_pretrained: T = N·E/(1-replay_fraction)"
-        if schedule.target_tokens is None:
-            yield "schedule.target_tokens", "needs a number of tokens in mode from_pretrained"
+        if schedule.target_fraction is not None:
+            yield (
+                "schedule.target_fraction",
+                "must be null in mode from_pretrained, which has no T to take it of: give schedule.target_tokens or "
+                "schedule.target_share",
+            )
     elif schedule.total_tokens is None:
         yield "schedule.total_tokens", f"needs a number of tokens in mode {mode}"
-    if (schedule.target_tokens is None) == (schedule.target_fraction is None):
-        yield "schedule.target_tokens", "give exactly one of schedule.target_tokens and schedule.target_fraction"
+    if sum(size is not None for size in (schedule.target_tokens, schedule.target_fraction, schedule.target_share)) != 1:
+        yield (
+            "schedule.target_tokens",
+            "give exactly one of schedule.target_tokens, schedule.target_fraction and schedule.target_share",
+        )
     for name, modes in (("stage1", ("mid_train", "fine_tune")), ("stage2", ("fine_tune", "from_pretrained"))):
         rate: RateConfig | None = getattr(schedule, name)
         if (rate is not None) != (mode in modes):
@@ -178,12 +186,15 @@ def _rate(rate: RateConfig, name: str) -> Iterator[Problem]:
         yield f"{name}.cooldown_fraction", "must be from 0 to 1"
 
 
-def _counts(run: RunConfig) -> Iterator[Problem]:
+def check_counts(run: RunConfig) -> Iterator[Problem]:
+    """What is wrong with a run's numbers of tokens; an N that is a share of the text is looked at once it is counted."""
     schedule, trainer = run.schedule, run.trainer
     row, step = trainer.row_length, trainer.row_length * trainer.batch_rows
     total = schedule.total_tokens
     if total is not None and total % step:
         yield "schedule.total_tokens", f"must be whole steps of {step:,} tokens: {nearest_multiples(total, step)}"
+        return
+    if schedule.target_tokens is None and schedule.target_fraction is None:
         return
     tokens = target_tokens(schedule)
     if tokens % row:

@@ -32,7 +32,7 @@ from replay_sweeps.settings import build, convert
 OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
 
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
-SAME_AXIS = {"schedule.target_tokens": "schedule.target_fraction", "schedule.target_fraction": "schedule.target_tokens"}
+SAME_AXIS = ("schedule.target_tokens", "schedule.target_fraction", "schedule.target_share")  # N, in one way or another
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,10 @@ class _Composer:
         if groups not in self.composed:
             given = self._given()
             composed = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
-            for name, other in SAME_AXIS.items():
-                if name in given and other not in given:
-                    _set(composed, other, None)
+            if any(name in given for name in SAME_AXIS):
+                for name in SAME_AXIS:
+                    if name not in given:
+                        _set(composed, name, None)
             wrong = [*_without_effect(_copy(composed), given)]
             built = build(RunConfig, composed, wrong)
             self.composed[groups] = (composed, built if not wrong else None)
@@ -253,7 +254,7 @@ def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
 def _grids(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
     """The study's union of products, with the command line's values in place of the study's."""
     given = {**command.values, **command.swept}
-    replaced = {*given, *(SAME_AXIS[name] for name in given if name in SAME_AXIS)}
+    replaced = {*given, *(SAME_AXIS if any(name in given for name in SAME_AXIS) else ())}
     grids: Any = OmegaConf.to_container(base.hydra.sweeper.grids) or [{}]
     found = []
     for grid in grids:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from replay_sweeps.models.flops import flops_per_token, parameters
@@ -11,6 +12,7 @@ from replay_sweeps.sweep.layout import Layout, lay_out
 from replay_sweeps.sweep.ledger import Ledger, Need
 from replay_sweeps.sweep.plan import Node
 from replay_sweeps.sweep.references import read_reference, renamed
+from replay_sweeps.sweep.shares import estimates, with_target_tokens
 from replay_sweeps.sweep.store import Store
 from replay_sweeps.sweep.texts import StudyTexts
 from replay_sweeps.sweep.tree import splits, tree_lines, tree_svg
@@ -26,6 +28,7 @@ def plan_report(study: Study, texts: StudyTexts | None) -> dict[str, Any]:
 
 def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Ledger]:
     """The plan's fields, and the paths that they speak of."""
+    study = replace(study, runs=with_target_tokens(study.runs, texts))
     layout = lay_out(study.runs, texts, known_rates(study.store))
     ledger = Ledger(layout.runs, Store(study.store))
     needs = ledger.needs() if texts else [Need(p.start, p.stop, True, frozenset()) for p in ledger.paths]
@@ -109,6 +112,7 @@ def _warnings(study: Study, texts: StudyTexts | None) -> Iterator[str]:
             "the text of this study is not tokenised yet: whether there is enough of it, what is done already, "
             "and the exact size of the vocabulary could not be checked"
         )
+        yield from estimates(study.runs)
     baselines: dict[Any, set[Any]] = {}
     for run in study.runs:
         if run.schedule.replay_fraction == 0:

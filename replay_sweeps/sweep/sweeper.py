@@ -67,6 +67,7 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.study import resolve_study
         from replay_sweeps.sweep.layout import lay_out
         from replay_sweeps.sweep.ledger import Ledger
+        from replay_sweeps.sweep.shares import with_target_tokens
         from replay_sweeps.sweep.store import Store
         from replay_sweeps.sweep.texts import prepare_texts
         from replay_sweeps.training.numerics import measured_rates
@@ -80,6 +81,7 @@ class PrefixTreeSweeper(Sweeper):
         with one_line_for_storage(study.store):
             prepare_models(study.runs)
             texts = prepare_texts(study.runs, study.store)
+            study = replace(study, runs=with_target_tokens(study.runs, texts))
             rates = measured_rates(study.store)
             layout = lay_out(study.runs, texts, rates)
             ledger = Ledger(layout.runs, Store(study.store))
