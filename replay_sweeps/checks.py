@@ -1,6 +1,7 @@
 """What must hold in a run's configuration beyond its types: ranges, what fits, what contradicts what."""
 
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,15 @@ def nearest_multiples(value: int, unit: int) -> str:
     return f"{below:,} or {below + unit:,}" if below else f"{unit:,}"
 
 
+def budget_seconds(budget: str) -> float | None:
+    """The seconds of a budget such as 90s, 45m, 2h or 1d, or None for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", budget)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else None
+
+
 def _plan(run: RunConfig) -> Iterator[Problem]:
+    if run.budget is not None and not budget_seconds(run.budget):
+        yield "budget", "must be a time such as 90s, 45m, 2h or 1d"
     if run.plan not in ("true", "false", "json") and not run.plan.endswith(".svg"):
         yield "plan", "must be one of true, false, json, or a file name that ends in .svg"
 
@@ -187,7 +196,7 @@ def _rate(rate: RateConfig, name: str) -> Iterator[Problem]:
 
 
 def check_counts(run: RunConfig) -> Iterator[Problem]:
-    """What is wrong with a run's numbers of tokens; an N that is a share of the text is looked at once it is counted."""
+    """What is wrong with a run's numbers of tokens; an N that is a share of a text is looked at once it is counted."""
     schedule, trainer = run.schedule, run.trainer
     row, step = trainer.row_length, trainer.row_length * trainer.batch_rows
     total = schedule.total_tokens

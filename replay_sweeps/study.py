@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
@@ -26,7 +27,7 @@ from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.sources import check_source
 from replay_sweeps.data.tokenize import check_template_file
 from replay_sweeps.errors import UserError
-from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
+from replay_sweeps.models.pretrained import SHAPE, check_pretrained, with_pretrained_shape
 from replay_sweeps.settings import build, convert
 
 OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
@@ -50,6 +51,12 @@ class Study:
     analyze: bool
     logger: Any
     in_process: bool  # whether the one worker is the command itself
+    budget: Mapping[str, Any] | None = None  # what was decided where a budget was given: see `sweep.within`
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are at most."""
+        return self.runs[0].workers or (1 if self.in_process else os.cpu_count() or 1)
 
 
 @contextmanager
@@ -240,7 +247,10 @@ class _Composer:
                 old, new = _get(before, name), _get(after, name)
                 choice = next((c.partition("=")[2] for c in groups if c.startswith(f"{name.split('.')[0]}=")), None)
                 shown = f"{name} ({choice})" if choice else name
-                if old != new and name != "scale" and shown not in said:
+                without_effect = (
+                    after["model"]["path"] and name.removeprefix("model.") in SHAPE
+                )  # the given model's own
+                if old != new and name != "scale" and shown not in said and not without_effect:
                     said.add(shown)
                     yield {"setting": shown, "from": old, "to": new}
 
@@ -283,8 +293,13 @@ _MISSING = object()
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     names = [str(name) for name in config if name != "hydra"]
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True)
-    return plain
+    config = OmegaConf.masked_copy(config, names)
+    while True:
+        try:
+            plain: Any = OmegaConf.to_container(config, resolve=True)
+            return plain
+        except InterpolationToMissingValueError as error:  # the value that it refers to is what is said to be missing
+            OmegaConf.update(config, str(error.full_key), "")
 
 
 def _copy(values: Any) -> Any:

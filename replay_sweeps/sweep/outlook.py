@@ -1,6 +1,5 @@
 """The plan of a study for its reader: what would be done, what sharing saves, how long and how large; no torch."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from replay_sweeps.sweep.shares import estimates, with_target_tokens
 from replay_sweeps.sweep.store import Store
 from replay_sweeps.sweep.texts import StudyTexts
 from replay_sweeps.sweep.tree import splits, tree_lines, tree_svg
+from replay_sweeps.sweep.within import within_budget
 from replay_sweeps.training.numerics import known_rates
 
 MOST_RUNS_DRAWN = 48  # in the terminal
@@ -29,11 +29,12 @@ def plan_report(study: Study, texts: StudyTexts | None) -> dict[str, Any]:
 def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Ledger]:
     """The plan's fields, and the paths that they speak of."""
     study = replace(study, runs=with_target_tokens(study.runs, texts))
-    layout = lay_out(study.runs, texts, known_rates(study.store))
+    rates = known_rates(study.store)
+    study = within_budget(study, texts, lay_out(study.runs, texts, rates), None)
+    layout = lay_out(study.runs, texts, rates)
     ledger = Ledger(layout.runs, Store(study.store))
     needs = ledger.needs() if texts else [Need(p.start, p.stop, True, frozenset()) for p in ledger.paths]
     done, left = ledger.progress(needs)
-    workers = study.runs[0].workers or (1 if study.in_process else os.cpu_count() or 1)
     widths = round_widths(ledger)
     size = {run.run_id: parameters(run.config.model, layout.vocab_sizes[run.run_id]) for run in layout.runs}
     report = {
@@ -46,8 +47,9 @@ def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Led
         "state_bytes_peak": state_bytes_peak(ledger, size, study.runs[0].keep_states),
         "done": done if texts else 0,
         "steps_left": left,
-        "workers": workers,
-        "seconds_left": seconds_left(ledger, needs, workers) if texts else None,
+        "workers": study.workers,
+        "seconds_left": seconds_left(ledger, needs, study.workers) if texts else None,
+        "budget": study.budget,
         "splits": splits(ledger, study.axes),
         "renamed": renamed(layout, read_reference(study.store, study.name, study.output)) if texts else [],
         "altered": list(study.altered),
@@ -149,6 +151,7 @@ def plan_text(report: Mapping[str, Any], drawing: Sequence[str] = ()) -> str:
             f"time: about {_shown_time(report['seconds_left'])} with {report['workers']} workers, at the rate that was "
             "measured in this store"
         )
+    lines += (report["budget"] or {}).get("says", [])
     lines += [
         f"split: {item['setting']} parts runs from step {item['step']:,} on ({item['share']:.0%} of the way)"
         for item in report["splits"]

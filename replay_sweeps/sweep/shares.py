@@ -49,8 +49,8 @@ def estimates(runs: Iterable[RunConfig]) -> Iterator[str]:
     """What a plan says of sizes that are estimated, since the target's text is not tokenised yet."""
     for target in dict.fromkeys(run.target for run in runs if run.schedule.target_share is not None):
         yield (
-            f"N is an estimate: {target.name} is taken to have about {estimated_tokens(target):,} training tokens until "
-            "it is tokenised"
+            f"N is an estimate: {target.name} is taken to have about {estimated_tokens(target):,} training tokens "
+            "until it is tokenised"
         )
 
 
