@@ -9,6 +9,7 @@ from replay_sweeps.checks import check_counts
 from replay_sweeps.config import RunConfig, SourceConfig
 from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.local_files import COMPRESSED, readable_files
+from replay_sweeps.data.rows import rows_of
 from replay_sweeps.data.sources import INSTALLED
 from replay_sweeps.errors import UserError
 
@@ -57,7 +58,7 @@ def estimates(runs: Iterable[RunConfig]) -> Iterator[str]:
 def estimated_tokens(source: SourceConfig) -> int:
     """Training tokens of a text, by the size of its files."""
     if source.kind == "local":
-        files = [file for _, file in readable_files(Path(source.path or "").expanduser())]
+        files = [file for _, file in readable_files(Path(source.path or "").expanduser(), rows_of(source))]
         size = sum(file.stat().st_size * (COMPRESSION if file.suffix.lower() in COMPRESSED else 1) for file in files)
     elif source.kind in INSTALLED:
         folders = [folder for package in INSTALLED[source.kind][0] if (folder := package_folder(package))]
