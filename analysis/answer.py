@@ -1,8 +1,11 @@
 """The answer in plain language: what replay is worth, and what to distrust."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from analysis.multiplier import EffectiveDataMultiplier, shown_interval
+from analysis.recommendation import Recommendation
 from analysis.study import Findings, GroupFindings, Headline
 from analysis.tables import best
 
@@ -46,6 +49,50 @@ def group_answer(group: GroupFindings) -> str:
         return f"{where}, {how} is worth {worth(result)}; {doubt}."
     against = ", against an untuned baseline" if headline.untuned else ""
     return f"{where}, {how} is worth {worth(result)}{against}; {_range(headline)}."
+
+
+def recommended(group: GroupFindings, found: Recommendation | None) -> str:
+    """What to do in a group, in two sentences at most; what would settle or sharpen it in the last."""
+    if found is None:
+        return f"Recommendation: none. {_without_multiplier(group)}"
+    rho = shown_share(found.best_replay)
+    interval = f"{100 * found.level:g} %: {found.gain_low:+.3f} to {found.gain_high:+.3f}"
+    interval = interval if np.isfinite(found.gain_low) else "nothing tells the noise"
+    losses = f"{found.target_loss:.3f} instead of {found.baseline_target_loss:.3f} nats"
+    losses += f", a gain of {found.gain:+.3f} ({interval})"
+    if found.verdict == "replay":
+        text = (
+            f"Recommendation: replay {rho}{_also(found.replay_range, found.best_replay, shown_share)}{_epochs(found)}: "
+            f"target loss {losses}"
+        )
+    elif found.verdict == "no_replay":
+        text = f"Recommendation: do not replay{_epochs(found)}: replaying {rho} ends in a target loss of {losses}"
+    else:
+        text = (
+            f"Recommendation: these runs cannot tell whether to replay. At {rho}{_epochs(found)} the target loss is "
+            f"{losses}"
+        )
+    if found.generic_loss is not None and found.baseline_generic_loss is not None:
+        text += f"; generic loss with replay {found.generic_loss:.3f}, without {found.baseline_generic_loss:.3f}"
+    if not found.settle:
+        return f"{text}."
+    what = "What would settle it" if found.verdict == "undecided" else "What would sharpen it"
+    return f"{text}. {what}: {'; '.join(found.settle)}."
+
+
+def _epochs(found: Recommendation) -> str:
+    if found.target_epochs is None or found.epochs_range is None:
+        return ""
+    number = f"{found.target_epochs:g} epoch{'' if found.target_epochs == 1 else 's'}"
+    return f", {number}{_also(found.epochs_range, found.target_epochs, lambda value: f'{value:g}')}"
+
+
+def _also(between: tuple[float, float], chosen: float, shown: Callable[[float], str]) -> str:
+    """The other values that may be as good, in words."""
+    low, high = between
+    if low == high == chosen:
+        return ""
+    return f" ({shown(low)} to {shown(high)} cannot be told from it)"
 
 
 def worth(result: EffectiveDataMultiplier) -> str:

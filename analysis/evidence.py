@@ -31,12 +31,17 @@ class Evidence:
 
     def warnings(self) -> list[str]:
         """What study.json itself says to distrust: settings that were altered, a mix of numerics."""
+        found = []
         altered = self.study.get("altered")
         if isinstance(altered, list) and altered:
             more = f" and {len(altered) - 4} more" if len(altered) > 4 else ""
             shown = ", ".join(_alteration(item) for item in altered[:4])
-            return [f"altered: the study was run with changed settings: {shown}{more}"]
-        return []
+            found.append(f"altered: the study was run with changed settings: {shown}{more}")
+        budget = self.study.get("budget")
+        if isinstance(budget, dict) and budget.get("left_out"):
+            left_out = ", ".join(map(str, budget["left_out"]))
+            found.append(f"budget: of the study's grid, what did not fit into {budget.get('budget')}: {left_out}")
+        return found
 
 
 def _alteration(item: Any) -> str:

@@ -64,9 +64,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from analysis.answer import all_warnings, answer
+    from analysis.answer import all_warnings, answer, recommended
     from analysis.evidence import Evidence, read_evidence
-    from analysis.report import write_report
+    from analysis.recommendation import recommend
+    from analysis.report import MOST_GROUPS, write_report
     from analysis.runs import load_runs
     from analysis.study import Settings, analyse
     from analysis.wandb_table import read_wandb_history
@@ -88,6 +89,9 @@ def _analyse(options: argparse.Namespace) -> int:
         evidence = read_evidence(findings, source)
     written = write_report(evidence, out)
     print(answer(findings))
+    for group in findings.groups[:MOST_GROUPS]:
+        name = f"{group.name}: " if len(findings.groups) > 1 else ""
+        print(f"{name}{recommended(group, recommend(findings, group))}")
     for warning in all_warnings(findings) + evidence.warnings():
         print(f"  warning: {warning}")
     print(f"report: {next(path for path in written if path.name == 'report.html')}")

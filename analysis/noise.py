@@ -22,6 +22,12 @@ class Noise:
     source: str
     across_sizes: bool = True
 
+    def half_width(self, level: float, *runs: float) -> float:
+        """Half of the interval (Student's t), nats, of a mean over so many runs, or of a sum or difference of such."""
+        from scipy.stats import t
+
+        return float(t.ppf(0.5 + level / 2, self.dof) * self.sigma * np.sqrt(sum(1 / n for n in runs)))
+
     def __str__(self) -> str:
         degrees = "1 degree" if self.dof == 1 else f"{self.dof} degrees"
         return f"{self.sigma:.4f} nats per run, {degrees} of freedom, from {self.source}"

@@ -1,6 +1,7 @@
 """The report: one self-contained page that begins with the answer, the same as markdown, and the table behind it."""
 
 import base64
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answer import all_warnings, answer, group_answer, shown_share
+from analysis.answer import all_warnings, answer, group_answer, recommended, shown_share
 from analysis.evidence import Evidence
 from analysis.figures import draw_all
 from analysis.figures.canvas import Drawing, short_tokens
@@ -17,11 +18,13 @@ from analysis.figures.scaling import optimum_law
 from analysis.form_choice import FORMULAS
 from analysis.mechanisms import sentences
 from analysis.multiplier import shown_interval, shown_multiplier
+from analysis.recommendation import recommend
 from analysis.study import Findings, GroupFindings
 from analysis.tables import rows as table_rows
 from replay_sweeps.files import write_atomically
 
 MOST_ROWS = 200
+MOST_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,16 @@ class Table:
 
 
 def write_report(evidence: Evidence, out: Path) -> list[Path]:
-    """Write multipliers.csv, figures/*.pdf and *.png, report.html and report.md to `out`; returns their paths."""
+    """Write multipliers.csv, recommendation.json, figures/*.pdf and *.png, report.html and report.md to `out`; returns
+    their paths."""
     findings = evidence.findings
     figures, left_out = draw_all(evidence)
     written = [path for drawing in figures for path in drawing.save(out / "figures")]
     context = report_context(evidence, figures, left_out)
+    recommendations = [found.as_json() for group in findings.groups if (found := recommend(findings, group))]
     for name, content in (
         ("multipliers.csv", findings.multipliers.to_csv(index=False)),
+        ("recommendation.json", json.dumps(recommendations, indent=1, ensure_ascii=False) + "\n"),
         ("report.html", _render("report.html.j2", context)),
         ("report.md", _render("report.md.j2", context)),
     ):
@@ -53,10 +59,15 @@ def write_report(evidence: Evidence, out: Path) -> list[Path]:
 def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tuple[str, str]]) -> dict[str, Any]:
     """Everything that the templates show."""
     findings, study = evidence.findings, evidence.study
+    first = findings.groups[0]
     return {
         "title": study.get("title") or study.get("name") or _study_name(findings.runs),
         "answer": answer(findings),
-        "further_answers": [(group.name, group_answer(group)) for group in findings.groups[1:20]],
+        "recommendation": recommended(first, recommend(findings, first)),
+        "further_answers": [
+            (group.name, f"{group_answer(group)} {recommended(group, recommend(findings, group))}")
+            for group in findings.groups[1:MOST_GROUPS]
+        ],
         "warnings": all_warnings(findings) + evidence.warnings(),
         "figures": [
             {
@@ -69,7 +80,9 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
             for d in figures
         ],
         "left_out": left_out,
-        "tables": [t for group in findings.groups[:20] for t in _group_tables(group, len(findings.groups) > 1)],
+        "tables": [
+            t for group in findings.groups[:MOST_GROUPS] for t in _group_tables(group, len(findings.groups) > 1)
+        ],
         "provenance": _provenance(findings, study),
         "sources": [_shown_source(source) for source in evidence.sources()],
         "mechanisms": sentences(headline_runs(findings)[0], evidence.history),
@@ -234,6 +247,8 @@ def _method(findings: Findings) -> list[str]:
         f"{s.seed}) that redraw every loss and the curve with the noise named below, and the noise itself by its "
         "degrees of freedom.",
         "The range of ρ to keep holds the fractions that win in the central part of the replicates.",
+        "The recommendation compares the best replay with the tuned runs without: it is given where Student's interval "
+        "of the difference, from the noise of the runs, leaves out zero and both halves of the validation set agree.",
     ]
 
 

@@ -233,20 +233,27 @@ def _compared(group: GroupFindings, settings: Settings) -> GroupFindings:
 def _headline(
     table: pd.DataFrame, results: dict[int, EffectiveDataMultiplier], optima: tuple[Optimum, ...]
 ) -> Headline | None:
-    """The best replay cell at the target size where most was tried (then most runs, then the smallest size).
-
-    The size is chosen by what was tried, never by what was found.
-    """
-    best = best_replay_cells(table)
-    if best.empty or not results:
+    """The comparison of `asked_row` with its multiplier and the range of the best fraction."""
+    row: Any = asked_row(table)
+    if row is None or not results:
         return None
-    replay = table[table["replay_fraction"] > 0]
-    sizes = replay.groupby("target_tokens").agg(tried=("replay_fraction", "size"), runs=("runs", "sum")).reset_index()
-    order = np.lexsort((sizes["target_tokens"], -sizes["runs"], -sizes["tried"]))
-    row = best[best["target_tokens"] == sizes["target_tokens"].iloc[order[0]]].iloc[0]
     at = [
         o for o in optima if (o.target_tokens, o.stage2_allocation) == (row["target_tokens"], row["stage2_allocation"])
     ]
     low, high = (at[0].low, at[0].high) if at else (row["replay_fraction"],) * 2
     largest = bool(at and row["replay_fraction"] == at[0].best_replay and at[0].edge)
     return Headline(row, results[int(row.name)], float(low), float(high), largest)
+
+
+def asked_row(table: pd.DataFrame) -> "pd.Series[Any] | None":
+    """The best replay cell at the target size where most was tried (then most runs, then the smallest size).
+
+    The size is chosen by what was tried, never by what was found. None where replay has no baseline.
+    """
+    best = best_replay_cells(table)
+    if best.empty:
+        return None
+    replay = table[table["replay_fraction"] > 0]
+    sizes = replay.groupby("target_tokens").agg(tried=("replay_fraction", "size"), runs=("runs", "sum")).reset_index()
+    order = np.lexsort((sizes["target_tokens"], -sizes["runs"], -sizes["tried"]))
+    return best[best["target_tokens"] == sizes["target_tokens"].iloc[order[0]]].iloc[0]

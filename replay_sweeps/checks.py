@@ -1,6 +1,7 @@
 """What must hold in a run's configuration beyond its types: ranges, what fits, what contradicts what."""
 
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,7 @@ def check_run(run: RunConfig) -> list[Problem]:
         problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
     if not any(name.startswith(counted) for name, _ in problems):
-        problems += _counts(run)
+        problems += check_counts(run)
     return problems
 
 
@@ -31,7 +32,15 @@ def nearest_multiples(value: int, unit: int) -> str:
     return f"{below:,} or {below + unit:,}" if below else f"{unit:,}"
 
 
+def budget_seconds(budget: str) -> float | None:
+    """The seconds of a budget such as 90s, 45m, 2h or 1d, or None for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", budget)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] if found else None
+
+
 def _plan(run: RunConfig) -> Iterator[Problem]:
+    if run.budget is not None and not budget_seconds(run.budget):
+        yield "budget", "must be a time such as 90s, 45m, 2h or 1d"
     if run.plan not in ("true", "false", "json") and not run.plan.endswith(".svg"):
         yield "plan", "must be one of true, false, json, or a file name that ends in .svg"
 
@@ -46,6 +55,7 @@ def _ranges(run: RunConfig) -> Iterator[Problem]:
         ("schedule.total_tokens", schedule.total_tokens, 1, None, "must be positive", True),
         ("schedule.target_tokens", schedule.target_tokens, 1, None, "must be positive", True),
         ("schedule.target_fraction", schedule.target_fraction, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
+        ("schedule.target_share", schedule.target_share, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
         ("optimizer.weight_decay", optimizer.weight_decay, 0, None, "must not be negative", True),
         ("optimizer.beta1", optimizer.beta1, 0, 1, "must be at least 0 and below 1", False),
         ("optimizer.beta2", optimizer.beta2, 0, 1, "must be at least 0 and below 1", False),
@@ -160,12 +170,19 @@ def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Pr
             yield "schedule.stage2_allocation", "must be 1 in mode from_pretrained: there is no stage 1"
         if schedule.total_tokens is not None:
             yield "schedule.total_tokens", "must be null in mode from_pretrained: T = N·E/(1-replay_fraction)"
-        if schedule.target_tokens is None:
-            yield "schedule.target_tokens", "needs a number of tokens in mode from_pretrained"
+        if schedule.target_fraction is not None:
+            yield (
+                "schedule.target_fraction",
+                "must be null in mode from_pretrained, which has no T to take it of: give schedule.target_tokens or "
+                "schedule.target_share",
+            )
     elif schedule.total_tokens is None:
         yield "schedule.total_tokens", f"needs a number of tokens in mode {mode}"
-    if (schedule.target_tokens is None) == (schedule.target_fraction is None):
-        yield "schedule.target_tokens", "give exactly one of schedule.target_tokens and schedule.target_fraction"
+    if sum(size is not None for size in (schedule.target_tokens, schedule.target_fraction, schedule.target_share)) != 1:
+        yield (
+            "schedule.target_tokens",
+            "give exactly one of schedule.target_tokens, schedule.target_fraction and schedule.target_share",
+        )
     for name, modes in (("stage1", ("mid_train", "fine_tune")), ("stage2", ("fine_tune", "from_pretrained"))):
         rate: RateConfig | None = getattr(schedule, name)
         if (rate is not None) != (mode in modes):
@@ -190,12 +207,15 @@ def _rate(rate: RateConfig, name: str) -> Iterator[Problem]:
         yield f"{name}.cooldown_fraction", "must be from 0 to 1"
 
 
-def _counts(run: RunConfig) -> Iterator[Problem]:
+def check_counts(run: RunConfig) -> Iterator[Problem]:
+    """What is wrong with a run's numbers of tokens; an N that is a share of a text is looked at once it is counted."""
     schedule, trainer = run.schedule, run.trainer
     row, step = trainer.row_length, trainer.row_length * trainer.batch_rows
     total = schedule.total_tokens
     if total is not None and total % step:
         yield "schedule.total_tokens", f"must be whole steps of {step:,} tokens: {nearest_multiples(total, step)}"
+        return
+    if schedule.target_tokens is None and schedule.target_fraction is None:
         return
     tokens = target_tokens(schedule)
     if tokens % row:

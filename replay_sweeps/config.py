@@ -99,7 +99,7 @@ class ScheduleConfig:
     replay_fraction: Fraction
     stage2_allocation: Fraction = Fraction(1)
     total_tokens: int | None = None  # T; derived in mode from_pretrained
-    target_tokens: int | None = None  # N; give this or target_fraction
+    target_tokens: int | None = None  # N; give this, target_fraction or target_share
     target_fraction: Fraction | None = None  # N/T
     target_share: Fraction | None = None  # N as a share of the target text's training rows, rounded down to rows
     order_seed: int = 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from replay_sweeps.checks import check_run, unwritable
 from replay_sweeps.command import GROUPS, Command, config_folder
@@ -26,13 +27,13 @@ from replay_sweeps.data.installed import package_folder
 from replay_sweeps.data.sources import check_source
 from replay_sweeps.data.tokenize import check_template_file
 from replay_sweeps.errors import UserError
-from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
+from replay_sweeps.models.pretrained import SHAPE, check_pretrained, with_pretrained_shape
 from replay_sweeps.settings import build, convert
 
 OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
 
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
-SAME_AXIS = {"schedule.target_tokens": "schedule.target_fraction", "schedule.target_fraction": "schedule.target_tokens"}
+SAME_AXIS = ("schedule.target_tokens", "schedule.target_fraction", "schedule.target_share")  # N, in one way or another
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Study:
     analyze: bool
     logger: Any
     in_process: bool  # whether the one worker is the command itself
+    budget: Mapping[str, Any] | None = None  # what was decided where a budget was given: see `sweep.within`
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are at most."""
+        return self.runs[0].workers or (1 if self.in_process else os.cpu_count() or 1)
 
 
 @contextmanager
@@ -172,9 +179,10 @@ class _Composer:
         if groups not in self.composed:
             given = self._given()
             composed = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
-            for name, other in SAME_AXIS.items():
-                if name in given and other not in given:
-                    _set(composed, other, None)
+            if any(name in given for name in SAME_AXIS):
+                for name in SAME_AXIS:
+                    if name not in given:
+                        _set(composed, name, None)
             wrong = [*_without_effect(_copy(composed), given)]
             built = build(RunConfig, composed, wrong)
             self.composed[groups] = (composed, built if not wrong else None)
@@ -239,7 +247,10 @@ class _Composer:
                 old, new = _get(before, name), _get(after, name)
                 choice = next((c.partition("=")[2] for c in groups if c.startswith(f"{name.split('.')[0]}=")), None)
                 shown = f"{name} ({choice})" if choice else name
-                if old != new and name != "scale" and shown not in said:
+                without_effect = (
+                    after["model"]["path"] and name.removeprefix("model.") in SHAPE
+                )  # the given model's own
+                if old != new and name != "scale" and shown not in said and not without_effect:
                     said.add(shown)
                     yield {"setting": shown, "from": old, "to": new}
 
@@ -253,7 +264,7 @@ def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
 def _grids(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
     """The study's union of products, with the command line's values in place of the study's."""
     given = {**command.values, **command.swept}
-    replaced = {*given, *(SAME_AXIS[name] for name in given if name in SAME_AXIS)}
+    replaced = {*given, *(SAME_AXIS if any(name in given for name in SAME_AXIS) else ())}
     grids: Any = OmegaConf.to_container(base.hydra.sweeper.grids) or [{}]
     found = []
     for grid in grids:
@@ -282,8 +293,13 @@ _MISSING = object()
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     names = [str(name) for name in config if name != "hydra"]
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True)
-    return plain
+    config = OmegaConf.masked_copy(config, names)
+    while True:
+        try:
+            plain: Any = OmegaConf.to_container(config, resolve=True)
+            return plain
+        except InterpolationToMissingValueError as error:  # the value that it refers to is what is said to be missing
+            OmegaConf.update(config, str(error.full_key), "")
 
 
 def _copy(values: Any) -> Any:

@@ -1,17 +1,29 @@
 """Every shipped study composes, fits and plans, at its own scale and at the tiny one."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from replay_sweeps.command import choices
 from replay_sweeps.main import main
+from tests.pretrained_model import write_small_model
+
+
+@pytest.fixture(scope="module")
+def own(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What a study needs of its user."""
+    model = write_small_model(tmp_path_factory.mktemp("model"), sorted(texts[0].glob("*.txt")))
+    given = [f"model.path={model}", f"generic.path={texts[0]}", f"target.path={texts[1]}", "trainer.row_length=64"]
+    return {"finetune_pretrained": given}
 
 
 @pytest.mark.parametrize("scale", [[], ["+scale=tiny"]], ids=["full", "tiny"])
 @pytest.mark.parametrize("study", choices("study"))
-def test_a_shipped_study_plans(study: str, scale: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"study={study}", *scale, "plan=json"]) == 0, capsys.readouterr().err
+def test_a_shipped_study_plans(
+    study: str, scale: list[str], own: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"study={study}", *own.get(study, ()), *scale, "plan=json"]) == 0, capsys.readouterr().err
     plan = json.loads(capsys.readouterr().out)
     assert plan["study"] == study
     assert 0 < plan["steps_shared"] <= plan["steps_alone"]

@@ -20,6 +20,7 @@ from analysis.figures.canvas import (
     token_ticks,
 )
 from analysis.multiplier import EffectiveDataMultiplier
+from analysis.recommendation import Recommendation, recommend
 from analysis.reference_curve import ReferenceCurve
 from analysis.study import GroupFindings
 from analysis.tables import best, parts, rows
@@ -129,11 +130,19 @@ def loss_against_replay(evidence: Evidence) -> Drawing:
     figure, axes = panels(len(groups), 2 if generic else 1, 2.1, width=6.75 if generic else 3.25)
     for group, name, row in zip(groups, distinct_names(groups), axes, strict=True):
         series = replay_series(group)[:MOST_SERIES]
+        noise = group.curve.noise if group.curve is not None else group.seed_noise
+        level, advice = evidence.findings.settings.level, recommend(evidence.findings, group)
         for index, (tokens, at) in enumerate(series):
             style = series_style(index)
             _loss_line(row[0], at, style, f"$N$ = {short_tokens(tokens)}")
+            if noise is not None:
+                half = [noise.half_width(level, runs) for runs in at["runs"]]
+                row[0].errorbar(at["replay_fraction"], at["target_loss"], half, fmt="none", ecolor=style["color"],
+                                elinewidth=0.7, capsize=1.5)  # fmt: skip
             if generic:
                 row[1].plot(at["replay_fraction"], at["generic_loss"], **style)
+        if advice is not None:
+            _mark(row[0], dict(series), advice)
         row[0].set_ylabel("target loss (nats)")
         legend_above(row[0], name)
         if generic:
@@ -142,7 +151,8 @@ def loss_against_replay(evidence: Evidence) -> Drawing:
             axis.set_xlabel("replay fraction ρ")
     caption = (
         "Target loss against the replay fraction, every point tuned over its nuisance settings; dotted: ρ = 0 at the "
-        "same target size; star: the best, chosen on the selection half."
+        "same target size; star: the best, chosen on the selection half; bars: intervals of the mean; circle: what "
+        "is recommended, or the best replay where the runs cannot tell."
         + (" Right: the generic loss of the same runs." if generic else "")
     )
     return Drawing("loss_against_replay", "Loss against replay", caption, figure)
@@ -156,6 +166,21 @@ def _loss_line(axis: Any, at: pd.DataFrame, style: dict[str, Any], label: str) -
         axis.axhline(baseline.iloc[0], linestyle=":", color=style["color"], linewidth=0.9)
     chosen = best(at)
     axis.plot([chosen["replay_fraction"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
+
+
+def _mark(axis: Any, series: dict[float, pd.DataFrame], advice: Recommendation) -> None:
+    """A circle around the recommended point, in words in the legend; pale where the runs cannot tell."""
+    at = series.get(advice.target_tokens)
+    at = at[at["replay_fraction"] == advice.replay_fraction] if at is not None else None
+    if at is None or at.empty:  # not drawn here
+        return
+    chosen = at.iloc[0]
+    words = f"use ρ = {advice.replay_fraction:.3g}"
+    if advice.target_epochs is not None:
+        words += f", E = {advice.target_epochs:g}"
+    undecided = advice.verdict == "undecided"
+    axis.plot([chosen["replay_fraction"]], [chosen["target_loss"]], "o", markersize=11, markerfacecolor="none",
+              color=BLACK, alpha=0.4 if undecided else 1.0, label="undecided" if undecided else words)  # fmt: skip
 
 
 def replay_series(group: GroupFindings) -> list[tuple[float, pd.DataFrame]]:

@@ -251,11 +251,17 @@ class Ledger:
 
     def progress(self, needs: Sequence[Need | None]) -> tuple[int, int]:
         """How many runs are done, and how many steps are left."""
-        done = 0
-        for index, (path, need) in enumerate(zip(self.paths, needs, strict=True)):
-            for node in path.nodes:
-                done += sum(need is None or self._is_done(index, node, run) for run in node.runs)
-        return done, sum(need.stop - need.start for need in needs if need)
+        return len(self.done(needs)), sum(need.stop - need.start for need in needs if need)
+
+    def done(self, needs: Sequence[Need | None]) -> set[int]:
+        """The runs of which nothing is missing."""
+        return {
+            run
+            for index, (path, need) in enumerate(zip(self.paths, needs, strict=True))
+            for node in path.nodes
+            for run in node.runs
+            if need is None or self._is_done(index, node, run)
+        }
 
     def _is_done(self, index: int, end: Node, run: int) -> bool:
         """Whether nothing of a run is missing, though of its path something may be that others wait for."""

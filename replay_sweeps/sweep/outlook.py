@@ -1,7 +1,7 @@
 """The plan of a study for its reader: what would be done, what sharing saves, how long and how large; no torch."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from replay_sweeps.models.flops import flops_per_token, parameters
@@ -12,9 +12,11 @@ from replay_sweeps.sweep.layout import Layout, lay_out
 from replay_sweeps.sweep.ledger import Ledger, Need
 from replay_sweeps.sweep.plan import Node
 from replay_sweeps.sweep.references import read_reference, renamed
+from replay_sweeps.sweep.shares import estimates, with_target_tokens
 from replay_sweeps.sweep.store import Store
 from replay_sweeps.sweep.texts import StudyTexts
 from replay_sweeps.sweep.tree import splits, tree_lines, tree_svg
+from replay_sweeps.sweep.within import within_budget
 from replay_sweeps.training.numerics import known_rates
 
 MOST_RUNS_DRAWN = 48  # in the terminal
@@ -27,12 +29,14 @@ def plan_report(study: Study, texts: StudyTexts | None) -> dict[str, Any]:
 
 def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Ledger]:
     """The plan's fields, and the paths that they speak of."""
-    rates, first = known_rates(study.store), study.runs[0]
+    study = replace(study, runs=with_target_tokens(study.runs, texts))
+    rates = known_rates(study.store)
+    study = within_budget(study, texts, lay_out(study.runs, texts, rates), None)
+    first = study.runs[0]
     layout = lay_out(study.runs, texts, rates)
     ledger = Ledger(layout.runs, Store(study.store))
     needs = ledger.needs() if texts else [Need(p.start, p.stop, True, frozenset()) for p in ledger.paths]
     done, left = ledger.progress(needs)
-    workers = first.workers or (1 if study.in_process else os.cpu_count() or 1)
     widths = round_widths(ledger)
     size = {run.run_id: trained_bytes(run.config, layout.vocab_sizes[run.run_id]) for run in layout.runs}
     work, sizes = _work(layout, ledger), [layout.vocab_sizes[run.run_id] for run in layout.runs]
@@ -51,8 +55,9 @@ def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Led
         "state_bytes_peak": state_bytes_peak(ledger, size, first.keep_states),
         "done": done if texts else 0,
         "steps_left": left,
-        "workers": workers,
-        "seconds_left": seconds_left(ledger, needs, workers) if texts else None,
+        "workers": study.workers,
+        "seconds_left": seconds_left(ledger, needs, study.workers) if texts else None,
+        "budget": study.budget,
         "splits": splits(ledger, study.axes),
         "renamed": renamed(layout, read_reference(study.store, study.name, study.output)) if texts else [],
         "altered": list(study.altered),
@@ -117,6 +122,7 @@ def _warnings(study: Study, texts: StudyTexts | None) -> Iterator[str]:
             "the text of this study is not tokenised yet: whether there is enough of it, what is done already, "
             "and the exact size of the vocabulary could not be checked"
         )
+        yield from estimates(study.runs)
     baselines: dict[Any, set[Any]] = {}
     for run in study.runs:
         if run.schedule.replay_fraction == 0:
@@ -155,6 +161,7 @@ def plan_text(report: Mapping[str, Any], drawing: Sequence[str] = ()) -> str:
             f"time: about {_shown_time(report['seconds_left'])} with {report['workers']} workers, at the rate that was "
             "measured in this store"
         )
+    lines += (report["budget"] or {}).get("says", [])
     lines += [
         f"split: {item['setting']} parts runs from step {item['step']:,} on ({item['share']:.0%} of the way)"
         for item in report["splits"]

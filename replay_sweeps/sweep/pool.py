@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from replay_sweeps.sweep.follower import follow
 from replay_sweeps.sweep.group import Group
 from replay_sweeps.sweep.ledger import Need, Work
 from replay_sweeps.sweep.log import logging_to
+from replay_sweeps.sweep.measure import measure
 from replay_sweeps.sweep.outside import task
 from replay_sweeps.sweep.worker import PathWorker, Pool
 from replay_sweeps.sweep.workplace import Workplace
@@ -59,6 +61,16 @@ class Worker:
                 if self.progress:
                     self.progress.close()
 
+    def measure(self) -> dict[str, float]:
+        """The seconds that steps, validation and the rest take here: see `sweep.measure`."""
+        run, self.progress = self.ledger.runs[0], None
+        target, _, _ = self.place.texts.of(run.config)
+        with self.stop.listening():
+            try:
+                return asdict(measure(run, target.report.tokens, self._train))
+            finally:
+                self.group.close()
+
     def _scanned(self, needs: Sequence[Need | None]) -> None:
         if self.progress:
             self.progress.scanned(*self.ledger.progress(needs))
@@ -84,7 +96,7 @@ class Worker:
 
 def work(file: Path) -> dict[str, Any] | None:
     """Do what is ready in the study that a work file describes: None, or a line on what went wrong and whether the
-    whole pool is concerned.
+    whole pool is concerned. Where the file asks to measure only, what was measured.
 
     Plain data goes back, whatever happens, since what a launcher cannot carry would cost a whole round; the store
     knows the rest.
@@ -98,7 +110,10 @@ def work(file: Path) -> dict[str, Any] | None:
     try:
         with logging_to(log):
             try:
-                Worker(file, order, log).work()
+                worker = Worker(file, order, log)
+                if order["measure"]:
+                    return {"timing": worker.measure()}
+                worker.work()
             except CannotGoOn as error:
                 return {"line": str(error), "fatal": True}
             except (Exception, SystemExit) as error:

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from replay_sweeps.study import Study
     from replay_sweeps.sweep.layout import Layout
     from replay_sweeps.sweep.ledger import Ledger
+    from replay_sweeps.sweep.measure import Timing
+    from replay_sweeps.sweep.plan import PlannedRun
     from replay_sweeps.sweep.texts import StudyTexts
     from replay_sweeps.sweep.worker import Pool
 
 logger = logging.getLogger(__name__)
 
-WORK_FILE = "work.json"
+WORK_FILE, MEASURE_FILE = "work.json", "measure.json"
 
 
 class PrefixTreeSweeper(Sweeper):
@@ -67,6 +69,7 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.study import resolve_study
         from replay_sweeps.sweep.layout import lay_out
         from replay_sweeps.sweep.ledger import Ledger
+        from replay_sweeps.sweep.shares import with_target_tokens
         from replay_sweeps.sweep.store import Store
         from replay_sweeps.sweep.texts import prepare_texts
         from replay_sweeps.training.numerics import measured_rates
@@ -81,8 +84,12 @@ class PrefixTreeSweeper(Sweeper):
             check_memory(study)
             prepare_models(study.runs)
             texts = prepare_texts(study.runs, study.store)
+            study = replace(study, runs=with_target_tokens(study.runs, texts))
             rates = measured_rates(study.store)
             layout = lay_out(study.runs, texts, rates)
+            if study.runs[0].budget is not None:
+                study = self._within_budget(command.fixed, study, texts, layout, rates)
+                layout = lay_out(study.runs, texts, rates)
             ledger = Ledger(layout.runs, Store(study.store))
             refer(study, layout, ledger, complete=False)
             try:
@@ -91,6 +98,41 @@ class PrefixTreeSweeper(Sweeper):
             finally:
                 write_results(study, texts, layout, ledger)
             refer(study, layout, ledger, complete=not any(ledger.needs()))
+
+    def _within_budget(
+        self, fixed: Sequence[str], study: "Study", texts: "StudyTexts", layout: "Layout", rates: dict[str, Any]
+    ) -> "Study":
+        """The study with the runs that fit its budget, said on stderr; steps are measured where that was not done."""
+        from replay_sweeps.sweep.within import within_budget
+
+        def measure(run: "PlannedRun") -> "Timing":
+            logger.info("budget %s: measuring a few steps", run.config.budget)
+            answers = [job.return_value for job in self._measuring(fixed, study, run, rates)]
+            timings = [Timing(**answer["timing"]) for answer in answers if answer and "timing" in answer]
+            if not timings:
+                raise CannotGoOn(*dict.fromkeys(answer["line"] for answer in answers if answer))
+            return max(timings, key=lambda timing: timing.step)
+
+        from replay_sweeps.sweep.measure import Timing
+
+        with raised_on_terminate():
+            study = within_budget(study, texts, layout, measure)
+        for line in study.budget["says"] if study.budget else ():
+            logger.info("%s", line)
+        return study
+
+    def _measuring(self, fixed: Sequence[str], study: "Study", run: "PlannedRun", rates: dict[str, Any]) -> Any:
+        """Every worker measures at once, as they will train: on the machines, and beside each other."""
+        from replay_sweeps.sweep.ledger import Ledger
+        from replay_sweeps.sweep.store import Store
+        from replay_sweeps.sweep.worker import Pool
+
+        alone = replace(study, runs=(run.config,))
+        file = study.output / MEASURE_FILE
+        write_work(alone, Ledger([run], Store(study.store)), Pool(study.workers), rates, file, measure=True)
+        return self._launcher(study.output, study.workers).launch(
+            [worker_job(fixed, file)] * study.workers, initial_job_idx=0
+        )
 
     def _train(self, fixed: Sequence[str], study: "Study", ledger: "Ledger", rates: dict[str, Any]) -> None:
         """Start workers until nothing is left to do."""
@@ -104,17 +146,12 @@ class PrefixTreeSweeper(Sweeper):
         for index in range(len(needs)):
             if ledger.failed(index):
                 ledger.store.forgive(ledger.end(index))
-        pool = Pool(
-            first.workers or (1 if study.in_process else os.cpu_count() or 1), first.fail_fast, first.keep_states
-        )
+        pool = Pool(study.workers, first.fail_fast, first.keep_states)
         if any(needs):
             launcher = self._launcher(study.output, pool.workers)
-            session = uuid.uuid4().hex
-            write_work(study, ledger, pool, rates, session)
-            job = [
-                *(item for item in fixed if not item.startswith("hydra")),
-                f"+worker={quoted(str((study.output / WORK_FILE).absolute()))}",
-            ]
+            file = study.output / WORK_FILE
+            session = write_work(study, ledger, pool, rates, file)
+            job = worker_job(fixed, file)
             progress = None if study.in_process else Progress(len(ledger.runs))
             Rounds(
                 ledger,
@@ -126,6 +163,11 @@ class PrefixTreeSweeper(Sweeper):
                 progress.close()
         for state in ledger.spent(ledger.needs(), pool.keep):
             ledger.store.drop(state)
+
+
+def worker_job(fixed: Sequence[str], file: Path) -> list[str]:
+    """The overrides of a launcher's job: a worker that does what a file tells."""
+    return [*(item for item in fixed if not item.startswith("hydra")), f"+worker={quoted(str(file.absolute()))}"]
 
 
 def quoted(value: str) -> str:
@@ -176,15 +218,20 @@ def one_line_for_storage(store: Path) -> Iterator[None]:
         raise CannotGoOn(problem) from error
 
 
-def write_work(study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, Any], session: str) -> None:
-    """What a worker is told. Paths are absolute, so that a worker may start anywhere."""
+def write_work(
+    study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, Any], file: Path, measure: bool = False
+) -> str:
+    """Write what a worker is told, and give the session's name. Paths are absolute, so that a worker may start
+    anywhere."""
     from replay_sweeps.sweep.plan import plain_values
 
+    session = uuid.uuid4().hex
     work = {
         "store": str(study.store.absolute()),
         "output": str(study.output.absolute()),
         "session": session,
         "in_process": study.in_process,
+        "measure": measure,
         "workers": pool.workers,
         "fail_fast": pool.fail_fast,
         "keep_states": pool.keep,
@@ -192,7 +239,8 @@ def write_work(study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, 
         "keys": fingerprint([run.key(run.steps) for run in ledger.runs]),
         "runs": [plain_values(asdict(run)) for run in study.runs],
     }
-    write_atomically(study.output / WORK_FILE, json.dumps(work).encode())
+    write_atomically(file, json.dumps(work).encode())
+    return session
 
 
 def write_results(study: "Study", texts: "StudyTexts", layout: "Layout", ledger: "Ledger") -> None:
@@ -228,6 +276,7 @@ def about(study: "Study", texts: "StudyTexts", conditions: Sequence[dict[str, An
         "machine": {"system": platform.system(), "cores": os.cpu_count(), "numerics": list(conditions)},
         "sources": texts.summary(),
         "altered": list(study.altered),
+        "budget": study.budget,
         "axes": list(study.axes),
         "settings": {
             name: plain_values(asdict(getattr(first, name))) for name in ("model", "optimizer", "trainer", "evaluation")

@@ -14,6 +14,7 @@ from replay_sweeps.data.self_generated import KIND, documents_fingerprint
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.errors import UserError
 from replay_sweeps.sweep.plan import TextNames, data_schedule
+from replay_sweeps.sweep.shares import with_target_tokens
 
 PreparedSourceName = tuple[str, str]  # its name, and the fingerprint of its training store
 TextKey = tuple[SourceConfig, TokenizerConfig, int, int]  # generic source, tokenizer, validation tokens, row length
@@ -94,7 +95,7 @@ def prepare_texts(runs: Sequence[RunConfig], store: Path) -> StudyTexts:
     """
     texts = _gather(runs, prepare_text, store)
     assert texts is not None
-    problems = list(too_short(runs, texts))
+    problems = list(too_short(with_target_tokens(runs, texts), texts))
     if problems:
         raise UserError(*problems)
     return texts
@@ -128,7 +129,7 @@ def too_short(runs: Iterable[RunConfig], texts: StudyTexts) -> Iterator[str]:
             sources[name] = source
             needed[role, name, length] = max(rows, needed.get((role, name, length), 0))
     smaller = {
-        "target": "a smaller schedule.target_tokens or schedule.target_fraction",
+        "target": "a smaller schedule.target_tokens, schedule.target_fraction or schedule.target_share",
         "generic": "a smaller schedule.total_tokens, or generic.repeat=true",
     }
     for (role, name, length), rows in needed.items():
