@@ -74,10 +74,10 @@ class Engine:
         """Bring the network to the device, whole or sharded, and compile it; of a sharded one each decoder layer."""
         if self.mesh is None:
             self.network.to(self.device)
+        torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
         if compiled == "layers" or (compiled and self.mesh is not None):
             compile_layers(self.network)
         elif compiled:
-            torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
             self.row_loss = torch.compile(self.row_loss, dynamic=False)
         if self.mesh is not None:
             shard(self.row_loss, self.network, self.mesh, self.device)
