@@ -50,7 +50,8 @@ settings that studies sweep most:
   model.init_seed, schedule.order_seed, schedule.subset_seed
 
 other settings: see the files of conf/, one folder a group. paths.output=DIR and paths.store=DIR say where a study
-writes and where trained states live. replay-analyze RUNS analyses any run table; replay-store list shows the store.
+writes and where trained states live. replay-analyze RUNS analyses any run table; replay-store list shows the store,
+replay-store export RUN_ID DIR writes a run as a model that transformers loads.
 """
 
 

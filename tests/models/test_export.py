@@ -34,7 +34,12 @@ def losses_of(network: torch.nn.Module, output: Path) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("case", ["from scratch", "tied", "gpt2", "untied", "lora", "lora, tied", "lora, gpt2"])
+SHARDED = pytest.param("lora, sharded", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "case", ["from scratch", "tied", "gpt2", "untied", "lora", "lora, tied", "lora, gpt2", SHARDED]
+)
 def test_the_exported_model_has_the_loss_of_the_run(
     case: str,
     pretrained: Callable[[str], Path],
@@ -45,12 +50,14 @@ def test_the_exported_model_has_the_loss_of_the_run(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    kind = {"tied": "llama", "untied": "qwen2", "lora": "qwen2", "lora, tied": "llama"}.get(case, "gpt2")
+    kinds = {"tied": "llama", "untied": "qwen2", "lora": "qwen2", "lora, tied": "llama", "lora, sharded": "qwen2"}
+    kind = kinds.get(case, "gpt2")
     if case == "from scratch":
         given = command("trainer.precision=fp32", "model.tie_embeddings=false", "schedule.replay_fraction=0.5")
     else:
         lora = ["model.lora_rank=4", "schedule.stage2.peak=1e-2"] if "lora" in case else []
-        given = start_from(pretrained(kind), *lora)
+        sharded = ["trainer.devices=2", "trainer.strategy=fsdp"] if "sharded" in case else []
+        given = start_from(pretrained(kind), *lora, *sharded)
     assert main(given) == 0
     output, folder = tmp_path / "output", tmp_path / "exported"
     run = only_run(output)

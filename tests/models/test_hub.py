@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from replay_sweeps.models.hub import local_folder, read_local
 from replay_sweeps.models.pretrained import describe
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from .hub_stub import COMMIT, hub_of
 
 
 def cache_of(home: Path, model: Path, leave_out: str = "") -> Path:
@@ -71,3 +72,41 @@ def test_a_model_of_the_cache_is_planned_and_trained_offline(
     assert done.returncode == 0, done.stderr
     again = subprocess.run([*run, *given, "plan=json"], env=environment, capture_output=True, text=True)
     assert json.loads(again.stdout)["done"] == 1
+
+
+@pytest.mark.slow
+def test_a_plan_of_a_hub_model_fetches_no_weights_and_training_does(
+    tmp_path: Path, pretrained: Callable[[str], Path], start_from: Callable[..., list[str]]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = tmp_path / "model"
+    shutil.copytree(pretrained("qwen2"), model)
+    (model / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(pretrained("qwen2")).save_pretrained(model, max_shard_size="40KB")
+    weights = len(list(model.glob("*.safetensors")))
+    asked: list[str] = []
+    with hub_of(model, asked) as address:
+        known = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": address, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **known, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        run = [sys.executable, "-m", "replay_sweeps.main"]
+        given = start_from("org/name")
+        planned = subprocess.run([*run, *given, "plan=json"], env=environment, capture_output=True, text=True)
+        assert planned.returncode == 0, planned.stderr
+        of_weights = [
+            line for line in asked if line.startswith("GET") and ".safetensors" in line and "index" not in line
+        ]
+        assert len(of_weights) == weights and all("bytes=0-100000" in line for line in of_weights), asked
+        assert local_folder_of(tmp_path / "home") is None
+        done = subprocess.run([*run, *given], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(planned.stdout)["parameters"] == describe(str(model)).parameters
+    records = list((tmp_path / "output" / "store" / "records").glob("*/*"))
+    again = subprocess.run([*run, *start_from(model)], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr  # the folder's weights are those of the hub: nothing is trained
+    assert records and list((tmp_path / "output" / "store" / "records").glob("*/*")) == records
+
+
+def local_folder_of(home: Path) -> Path | None:
+    """The weights in a cache, or None."""
+    return next(iter((home / "hub").glob("models--org--name/snapshots/*/*.safetensors")), None)

@@ -138,3 +138,15 @@ def test_merged_adapters_give_the_same_logits(kind: str, pretrained: Callable[[s
         merge_adapters(network)
         assert torch.allclose(network(tokens).logits, adapted, atol=1e-5)
     assert not any("lora" in name for name in dict(network.named_parameters())) and len(names) > 20
+
+
+def test_a_run_that_goes_on_from_anothers_adapters_ends_in_the_same_bits(
+    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    folder, lora = pretrained("llama"), ["model.lora_rank=4", "schedule.stage2.peak=1e-2"]
+    assert main(start_from(folder, f"paths.output={tmp_path / 'alone'}", *lora, "schedule.target_epochs=2")) == 0
+    assert main(start_from(folder, f"paths.output={tmp_path / 'shared'}", *lora, "schedule.target_epochs=1,2")) == 0
+    shared = pd.read_parquet(tmp_path / "shared" / "runs.parquet").set_index("target_epochs")
+    assert shared.loc[2].target_loss == losses(tmp_path / "alone")[1]
+    states = list((tmp_path / "shared" / "store" / "records").glob("*/*.json"))
+    assert len(states) > len(list((tmp_path / "alone" / "store" / "records").glob("*/*.json")))
