@@ -24,7 +24,8 @@ class SourceConfig:
     name: str
     kind: SourceKind
     path: str | None = None  # local: a file or folder; hub: the data set's id; self_generated: the model
-    subset: str | None = None  # hub: the data set's configuration
+    subset: str | None = None  # hub: the data set's configuration; several, comma-separated, are read one by one
+    folder: str | None = None  # hub: the folder of the data set whose files are read, where not all belong together
     split: str = "train"
     revision: str | None = None  # hub, self_generated: a branch, tag or commit
     format: Literal["text", "chat"] = "text"  # chat: conversations, of which the responses alone are learned

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,9 +201,10 @@ class _Composer:
 
         A text of the hub, or a study, says there what stands in for it; what the command line gives stays.
         """
-        for place in ("", "target", "generic"):
+        for place in ("model", "schedule", "target", "generic", ""):
             group = values[place] if place else values
-            for name in (changes := group.pop("scaled", {})) and _names(changes):
+            changes = {name: value for name, value in group.pop("scaled", {}).items() if name != "grids"}
+            for name in _names(changes):
                 full = f"{place}.{name}" if place else name
                 if values["scale"] and full not in given:
                     _set(values, full, _get(changes, name))
@@ -239,9 +240,9 @@ class _Composer:
         """The settings that `+scale=` changed, those of a choice in the grid with the choice's name."""
         if not self.base.get("scale"):
             return
-        said = set()
+        said, given = set(), self._given()
         for groups in self.composed:
-            before, given = _plain(self._compose(groups, scaled=False)), self._given()
+            before = _plain(self._compose(groups, scaled=False))
             before, after = self._scaled(before, given), self._scaled(_plain(self._compose(groups)), given)
             for name in _names(after):
                 old, new = _get(before, name), _get(after, name)
@@ -253,6 +254,7 @@ class _Composer:
                 if old != new and name != "scale" and shown not in said and not without_effect:
                     said.add(shown)
                     yield {"setting": shown, "from": old, "to": new}
+        yield from _grid_changes(self.base, given)
 
 
 def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
@@ -265,12 +267,27 @@ def _grids(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
     """The study's union of products, with the command line's values in place of the study's."""
     given = {**command.values, **command.swept}
     replaced = {*given, *(SAME_AXIS if any(name in given for name in SAME_AXIS) else ())}
-    grids: Any = OmegaConf.to_container(base.hydra.sweeper.grids) or [{}]
     found = []
-    for grid in grids:
+    for grid in _study_grids(base, bool(base.get("scale"))) or [{}]:
         kept = {name: values for name, values in grid.items() if name not in replaced}
         found.append({**{n: v if isinstance(v, list) else [v] for n, v in kept.items()}, **command.swept})
     return found
+
+
+def _study_grids(base: DictConfig, scaled: bool) -> list[dict[str, Any]]:
+    """The grids of the study file, or those that it has for a smaller scale."""
+    grids = base.get("scaled", {}).get("grids") if scaled else None
+    found: Any = OmegaConf.to_container(base.hydra.sweeper.grids if grids is None else grids)
+    return found
+
+
+def _grid_changes(base: DictConfig, given: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The swept settings that have other values at the smaller scale."""
+    before, after = (_study_grids(base, scaled) for scaled in (False, True))
+    for name in dict.fromkeys(name for grid in before for name in grid if name not in given):
+        old, new = ([value for grid in grids for value in grid.get(name, [])] for grids in (before, after))
+        if old != new:
+            yield {"setting": f"{name} (grid)", "from": old, "to": new}
 
 
 def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[Cell]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_small_model(folder: Path, text: Iterable[Path]) -> Path:
-    """Write an untrained Llama of 64 positions and a tokenizer learned on the files of `text` to `folder`."""
+def write_small_model(folder: Path, text: Iterable[Path], positions: int = 64) -> Path:
+    """Write an untrained Llama and a tokenizer learned on the files of `text` to `folder`."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -13,5 +13,5 @@ def write_small_model(folder: Path, text: Iterable[Path]) -> Path:
     bpe.train([str(file) for file in text], vocab_size=400, special_tokens=["<eos>"], show_progress=False)
     PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<eos>").save_pretrained(folder)
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
-    LlamaForCausalLM(LlamaConfig(vocab_size=448, max_position_embeddings=64, **shape)).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=448, max_position_embeddings=positions, **shape)).save_pretrained(folder)
     return folder

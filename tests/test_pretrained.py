@@ -9,24 +9,12 @@ import pytest
 
 from replay_sweeps.main import main
 
-
-def save_small_model(text: Path, folder: Path) -> Path:
-    """A small model as `transformers` saves it, with a tokenizer of its own."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    bpe = ByteLevelBPETokenizer()
-    files = sorted(text.glob("*.txt"))
-    bpe.train([str(file) for file in files], vocab_size=400, special_tokens=["<eos>"], show_progress=False)
-    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<eos>").save_pretrained(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
-    LlamaForCausalLM(LlamaConfig(vocab_size=448, max_position_embeddings=64, **shape)).save_pretrained(folder)
-    return folder
+from .pretrained_model import write_small_model
 
 
 @pytest.fixture(scope="module")
 def model(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small_model(texts[0], tmp_path_factory.mktemp("pretrained"))
+    return write_small_model(tmp_path_factory.mktemp("pretrained"), sorted(texts[0].glob("*.txt")))
 
 
 def arguments(command: Callable[..., list[str]], model: Path, *extra: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Figures over the settings that are otherwise tuned away: weight decay, schedules, repetitions; and task accuracy."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,81 +9,112 @@ import pandas as pd
 
 from analysis.cells import with_losses
 from analysis.evidence import Evidence, NotEnoughError
-from analysis.figures.canvas import BLACK, Drawing, drawer, legend_above, panels, series_style, short_tokens
-from analysis.figures.question import MOST_SERIES
-from analysis.study import GROUP, Findings
+from analysis.figures.canvas import BLACK, Drawing, drawer, legend_above, panel_grid, panels, series_style, short_tokens
+from analysis.figures.question import MOST_PANELS, MOST_SERIES, distinct_names
+from analysis.study import GROUP, Findings, GroupFindings
 from analysis.tables import best, parts
 from analysis.tuning import tuned_runs
 
 
-def _cells_by(findings: Findings, column: str) -> tuple[pd.DataFrame, float]:
-    """Cells of the headline's group and target size with a nuisance `column` as an axis, and that size."""
+@dataclass(frozen=True)
+class Panel:
+    """A group's cells at one target size, with a setting that is otherwise tuned away as an axis."""
+
+    group: GroupFindings
+    cells: pd.DataFrame
+    tokens: float
+
+
+def _panels_by(findings: Findings, column: str) -> list[Panel]:
+    """A panel for each group in which the setting `column` was varied; raises NotEnoughError where there is none."""
     if column not in findings.done or findings.done[column].nunique() < 2:
         raise NotEnoughError(f"{column} was not varied")
     if column in findings.settings.axes:
         raise NotEnoughError(f"{column} is an axis of this analysis already")
-    group = findings.groups[0]
+    found = [panel for group in findings.groups[:MOST_PANELS] if (panel := _panel(findings, group, column))]
+    if not found:
+        raise NotEnoughError(f"{column} was not varied at any one target size")
+    return found
+
+
+def _panel(findings: Findings, group: GroupFindings, column: str) -> Panel | None:
+    """The cells of a group at its headline's target size, or where `column` was varied most; None where nowhere."""
     done = findings.done
     for key in GROUP:
         value = group.label[key]
         done = done[done[key].isna() if pd.isna(value) else done[key] == value]
     varied = done.groupby("target_tokens")[column].nunique()
     if varied.max() < 2:
-        raise NotEnoughError(f"{column} was not varied at any one target size")
+        return None
     tokens = float(varied.index[int(varied.to_numpy().argmax())])
     if group.headline is not None and varied.get(group.headline.row["target_tokens"], 0) > 1:
         tokens = float(group.headline.row["target_tokens"])
     tuned = tuned_runs(done[done["target_tokens"] == tokens], (column,))
     cells, _, _ = with_losses(tuned.cells, tuned.runs, tuned.near_best)
-    return cells, tokens
+    return Panel(group, cells, tokens)
+
+
+def _sizes(drawn: Sequence[Panel]) -> str:
+    """The target sizes of the panels, in words."""
+    return " or ".join(short_tokens(tokens) for tokens in sorted({panel.tokens for panel in drawn})) + " target tokens"
 
 
 @drawer
 def weight_decay_against_replay(evidence: Evidence) -> Drawing:
     """Is replay just regularisation? Loss against weight decay at ρ = 0 beside loss against ρ, one scale of loss."""
-    by_decay, tokens = _cells_by(evidence.findings, "weight_decay")
-    allocation = by_decay["stage2_allocation"].max()
-    by_decay = by_decay[by_decay["stage2_allocation"] == allocation]
-    plain = by_decay[by_decay["replay_fraction"] == 0].sort_values("weight_decay")
-    if len(plain) < 2:
-        raise NotEnoughError("weight decay was not varied without replay")
-    cells = evidence.findings.groups[0].cells
-    replay = cells[(cells["target_tokens"] == tokens) & (cells["stage2_allocation"] == allocation)]
-    if replay["replay_fraction"].nunique() < 2:
-        raise NotEnoughError("no replay was run at the target size where weight decay was varied")
-    replay = replay.sort_values("replay_fraction")
-    figure, axes = panels(1, 2, 2.2, sharey=True)
-    axes[0, 0].plot(plain["weight_decay"], plain["target_loss"], **series_style(0))
-    axes[0, 1].plot(replay["replay_fraction"], replay["target_loss"], **series_style(1))
-    axes[0, 0].set_xlabel("weight decay (ρ = 0)")
-    axes[0, 1].set_xlabel("replay fraction ρ")
-    axes[0, 0].set_ylabel("target loss (nats)")
-    for axis in axes[0]:
-        axis.axhline(replay["target_loss"].iloc[0], linestyle=":", color=BLACK, linewidth=0.8)
+    pairs = [
+        (panel, *pair) for panel in _panels_by(evidence.findings, "weight_decay") if (pair := _decay_and_replay(panel))
+    ]
+    if not pairs:
+        raise NotEnoughError("weight decay and replay were not both varied at one target size")
+    figure, axes = panels(len(pairs), 2, 2.2, sharey="row")
+    names = distinct_names([panel.group for panel, _, _ in pairs])
+    for (_, plain, replay), name, (left, right) in zip(pairs, names, axes, strict=True):
+        left.plot(plain["weight_decay"], plain["target_loss"], **series_style(0))
+        right.plot(replay["replay_fraction"], replay["target_loss"], **series_style(1))
+        left.set_xlabel("weight decay (ρ = 0)")
+        right.set_xlabel("replay fraction ρ")
+        left.set_ylabel("target loss (nats)")
+        left.set_title(name)
+        for axis in (left, right):
+            axis.axhline(replay["target_loss"].iloc[0], linestyle=":", color=BLACK, linewidth=0.8)
     caption = (
-        f"Weight decay without replay against replay, at {short_tokens(tokens)} target tokens; dotted: tuned ρ = 0."
+        f"Weight decay without replay against replay, at {_sizes([panel for panel, _, _ in pairs])}; dotted: tuned "
+        "ρ = 0."
     )
     return Drawing("weight_decay_against_replay", "Weight decay against replay", caption, figure)
+
+
+def _decay_and_replay(panel: Panel) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """The cells without replay by weight decay, and the tuned cells by ρ; None where either was not varied."""
+    allocation = panel.cells["stage2_allocation"].max()
+    plain = panel.cells[(panel.cells["stage2_allocation"] == allocation) & (panel.cells["replay_fraction"] == 0)]
+    cells = panel.group.cells
+    replay = cells[(cells["target_tokens"] == panel.tokens) & (cells["stage2_allocation"] == allocation)]
+    if len(plain) < 2 or replay["replay_fraction"].nunique() < 2:
+        return None
+    return plain.sort_values("weight_decay"), replay.sort_values("replay_fraction")
 
 
 @drawer
 def learning_rate_schedules(evidence: Evidence) -> Drawing:
     """Target loss of every learning-rate schedule, a line a data schedule (α at its best ρ, or ρ where α is one)."""
-    cells, tokens = _cells_by(evidence.findings, "lr_schedule")
-    names = sorted(cells["lr_schedule"].astype(str).unique(), key=_schedule_order)
-    axis_of_series = "stage2_allocation" if cells["stage2_allocation"].nunique() > 1 else "replay_fraction"
-    letter = "α" if axis_of_series == "stage2_allocation" else "ρ"
-    figure, axes = panels(1, 1, 2.4)
-    axis = axes[0, 0]
-    for index, (value, at) in enumerate(parts(cells, axis_of_series)[:MOST_SERIES]):
-        chosen = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")["target_loss"]
-        axis.plot(range(len(names)), [chosen.get(name, np.nan) for name in names], **series_style(index),
-                  label=f"{letter} = {value:.3g}")  # fmt: skip
-    axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
-    axis.set_xlabel("learning-rate schedule")
-    axis.set_ylabel("target loss (nats)")
-    legend_above(axis)
-    caption = f"Learning-rate schedules and data schedules at {short_tokens(tokens)} target tokens" + (
+    drawn = _panels_by(evidence.findings, "lr_schedule")
+    allocated = any(panel.cells["stage2_allocation"].nunique() > 1 for panel in drawn)
+    axis_of_series, letter = ("stage2_allocation", "α") if allocated else ("replay_fraction", "ρ")
+    figure, axes = panel_grid(len(drawn), 2.4)
+    for panel, name, axis in zip(drawn, distinct_names([panel.group for panel in drawn]), axes, strict=True):
+        cells = panel.cells
+        names = sorted(cells["lr_schedule"].astype(str).unique(), key=_schedule_order)
+        for index, (value, at) in enumerate(parts(cells, axis_of_series)[:MOST_SERIES]):
+            chosen = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")
+            losses = [chosen["target_loss"].get(schedule, np.nan) for schedule in names]
+            axis.plot(range(len(names)), losses, **series_style(index), label=f"{letter} = {value:.3g}")
+        axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+        axis.set_xlabel("learning-rate schedule")
+        axis.set_ylabel("target loss (nats)")
+        legend_above(axis, name)
+    caption = f"Learning-rate schedules and data schedules at {_sizes(drawn)}" + (
         ", each α at its best ρ." if letter == "α" else "."
     )
     return Drawing("learning_rate_schedules", "Learning-rate schedule and data schedule", caption, figure)
@@ -95,20 +128,20 @@ def _schedule_order(name: str) -> tuple[str, float]:
 @drawer
 def repetitions(evidence: Evidence) -> Drawing:
     """Target loss against epochs over the target data, a line a replay fraction, the best epoch count starred."""
-    cells, tokens = _cells_by(evidence.findings, "target_epochs")
-    cells = cells[cells["stage2_allocation"] == cells["stage2_allocation"].max()]
-    figure, axes = panels(1, 1, 2.3)
-    axis = axes[0, 0]
-    for index, (rho, at) in enumerate(parts(cells, "replay_fraction")[:MOST_SERIES]):
-        at = at.sort_values("target_epochs")
-        style = series_style(index)
-        axis.plot(at["target_epochs"], at["target_loss"], **style, label=f"ρ = {rho:.3g}")
-        chosen = best(at)
-        axis.plot([chosen["target_epochs"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
-    _epoch_ticks(axis, cells["target_epochs"])
-    axis.set_ylabel("target loss (nats)")
-    legend_above(axis)
-    caption = f"Target loss against repetitions at {short_tokens(tokens)} target tokens; star: the best."
+    drawn = _panels_by(evidence.findings, "target_epochs")
+    figure, axes = panel_grid(len(drawn), 2.3)
+    for panel, name, axis in zip(drawn, distinct_names([panel.group for panel in drawn]), axes, strict=True):
+        cells = panel.cells[panel.cells["stage2_allocation"] == panel.cells["stage2_allocation"].max()]
+        for index, (rho, at) in enumerate(parts(cells, "replay_fraction")[:MOST_SERIES]):
+            at = at.sort_values("target_epochs")
+            style = series_style(index)
+            axis.plot(at["target_epochs"], at["target_loss"], **style, label=f"ρ = {rho:.3g}")
+            chosen = best(at)
+            axis.plot([chosen["target_epochs"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
+        _epoch_ticks(axis, cells["target_epochs"])
+        axis.set_ylabel("target loss (nats)")
+        legend_above(axis, name)
+    caption = f"Target loss against repetitions at {_sizes(drawn)}; star: the best."
     return Drawing("repetitions", "Repetitions of the target data", caption, figure)
 
 

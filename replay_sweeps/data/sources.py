@@ -43,8 +43,15 @@ def _hub_rows(source: SourceConfig) -> Iterator[dict[str, Any]]:
         HfApi().dataset_info(
             source.path, revision=source.revision, timeout=HUB_TIMEOUT
         )  # fails at once, not in a minute
-        data = load_dataset(source.path, source.subset, split=source.split, revision=source.revision, streaming=True)
-        yield from data
+        for subset in (source.subset or "").split(","):
+            yield from load_dataset(
+                source.path,
+                subset.strip() or None,
+                data_dir=source.folder,
+                split=source.split,
+                revision=source.revision,
+                streaming=True,
+            )
     except Exception as error:  # whatever a remote data set may raise: the user mends the name or the network
         raise UserError(
             f"{source.name}: the hub data set {source.path!r} can't be read ({_first_line(error)}); "
@@ -129,6 +136,7 @@ def input_fingerprint(source: SourceConfig) -> str:
     if source.kind == "hub":
         shape |= {"path": source.path, "subset": source.subset, "split": source.split, "revision": source.revision}
         shape |= _columns(source)
+        shape |= {"folder": source.folder} if source.folder else {}
     elif source.kind == "local":
         shape |= _columns(source)
         shape["files"] = [

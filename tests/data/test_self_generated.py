@@ -17,6 +17,7 @@ from replay_sweeps.config import SourceConfig
 from replay_sweeps.data import self_generated
 from replay_sweeps.data.sources import check_source, documents, input_fingerprint
 from replay_sweeps.main import main
+from tests.pretrained_model import write_small_model
 
 # The first `documents` of a source, killed at the n-th write.
 KILLED = """
@@ -40,9 +41,7 @@ list(self_generated.documents(SourceConfig("own", "self_generated", path={path!r
 @pytest.fixture(scope="module")
 def source(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> SourceConfig:
     """Text of a small model that was never trained, with a tokenizer of its own."""
-    from tests.test_pretrained import save_small_model
-
-    folder = save_small_model(texts[0], tmp_path_factory.mktemp("model"))
+    folder = write_small_model(tmp_path_factory.mktemp("model"), sorted(texts[0].glob("*.txt")))
     return SourceConfig("own", "self_generated", path=str(folder), max_documents=200, document_tokens=8)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,33 @@ def test_the_input_fingerprint_follows_the_files_and_not_the_name(tmp_path: Path
     assert before != input_fingerprint(local(tmp_path, split_above_characters=10))
     os.utime(path, ns=(1, 1))
     assert before != input_fingerprint(local(tmp_path))
+
+
+def hub_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SourceConfig:
+    """A data set as the hub holds them, in a folder: two subsets, and files that do not belong to them."""
+    for name in ("first", "second", "other"):
+        (folder / name).mkdir(parents=True)
+        column = "text" if name != "other" else "content"
+        (folder / name / "train.jsonl").write_text(
+            "".join(json.dumps({column: f"{name} {i}"}) + "\n" for i in range(2))
+        )
+    subsets = "".join(f"- config_name: {name}\n  data_files: {name}/train.jsonl\n" for name in ("first", "second"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{subsets}---\n")
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)  # it is here: no question of reach
+    return SourceConfig("web", "hub", path=str(folder))
+
+
+def test_several_subsets_of_a_data_set_are_read_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = replace(hub_data_set(tmp_path / "set", monkeypatch), subset="second, first")
+    assert list(documents(source)) == ["second 0", "second 1", "first 0", "first 1"]
+    assert input_fingerprint(source) != input_fingerprint(replace(source, subset="second"))
+
+
+def test_a_folder_of_a_data_set_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = replace(hub_data_set(tmp_path / "set", monkeypatch), text_column="content")
+    (tmp_path / "set" / "README.md").unlink()
+    source = replace(whole, folder="other")
+    assert list(documents(source)) == ["other 0", "other 1"]
+    assert input_fingerprint(source) != input_fingerprint(whole)
