@@ -196,15 +196,16 @@ def _number(value: Any) -> str:
         return str(value)
 
 
-def would_fit(too_little: TooLittle, budget: float, workers: int) -> str:
-    """What to do about a budget that is too small."""
+def would_fit(too_little: TooLittle, budget: float, workers: int, lora: bool) -> str:
+    """What to do about a budget that is too small; `lora`, whether adapters alone are trained already."""
     usable = PLANNED * budget * workers
     least = (too_little.steps + too_little.rest) / PLANNED / workers
     fits = [f"budget={short_time(least)}"]
     if too_little.rest < usable:
         parts = math.ceil(too_little.steps / (usable - too_little.rest))
-        fits.append(f"a {parts}th of the target tokens" if parts > 2 else "half of the target tokens")
-    return ", ".join([*fits, "a smaller model, LoRA (model.lora_rank=16), or fewer evaluation.tokens"])
+        fits.append(f"1/{max(parts, 2)} of the target text")
+    fits += ["a smaller model"] if lora else ["LoRA (model.lora_rank=16)", "a smaller model"]
+    return f"{', '.join(fits)}, or fewer evaluation.tokens"
 
 
 def short_time(seconds: float) -> str:

@@ -88,7 +88,7 @@ def _decided(
         raise UserError(
             f"budget={first.budget} (command line): is too little for the least that answers the question ({pair}), "
             f"{short_time(too_little.steps + too_little.rest)} of work at {timing.step:.3g} s a step ({source}); "
-            f"would fit: {would_fit(too_little, budget, workers)}"
+            f"would fit: {would_fit(too_little, budget, workers, first.model.lora_rank is not None)}"
         ) from None
     kept, left = ([study.runs[index] for index in indices] for indices in (choice.kept, choice.left_out))
     groups = left_out_in_words(kept, left, study.axes)
