@@ -20,6 +20,7 @@ def own(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> d
         "paper_basque": [f"model.path={model}"],  # in place of the hub's
     }
 
+
 @pytest.mark.parametrize("scale", [[], ["+scale=tiny"]], ids=["full", "tiny"])
 @pytest.mark.parametrize("study", choices("study"))
 def test_a_shipped_study_plans(
