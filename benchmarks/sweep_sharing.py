@@ -50,7 +50,8 @@ def timed(study: Study, runs: list[int], source: Path, rates: dict) -> float:
         store = Path(folder) / "store"
         store.mkdir()
         (store / "text").symlink_to(source / "text")
-        worker = Worker(order(study, runs, store, rates), Path(folder) / "log")
+        told = order(study, runs, store, rates)
+        worker = Worker(Path(folder) / "work.json", told, Path(folder) / "log")
         began = time.perf_counter()
         worker.work()
         return time.perf_counter() - began

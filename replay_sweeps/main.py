@@ -37,12 +37,15 @@ value is swept over, with or without -m.
   replay-sweep schedule.replay_fraction=0,0.5,0.875    a grid of your own
   replay-sweep study=quickstart study.name=mine target=local target.path=DIR
                                                        your own text as the target
+  replay-sweep study=finetune_pretrained model.path=DIR target.path=DIR generic.path=DIR budget=2h
+                                                       your own model and text: how much to replay, within two hours
 
 groups and their choices:
 {groups}
 
 settings that studies sweep most:
-  schedule.target_fraction   N/T, unique target tokens as a share of all tokens (or schedule.target_tokens=N)
+  schedule.target_fraction   N/T, unique target tokens as a share of all tokens (or schedule.target_tokens=N, or
+                             schedule.target_share, N as a share of the target's own text)
   schedule.target_epochs     E, how often each target token is seen
   schedule.replay_fraction   the share of generic tokens in stage 2, from 0 to below 1
   schedule.stage2_allocation alpha, the share of target tokens seen in stage 2, the rest in stage 1

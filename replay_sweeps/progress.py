@@ -31,7 +31,7 @@ class Progress:
 
     def seen(self, runs_done: int, steps_left: int, tokens_per_step: int) -> None:
         """Other processes do the work: so many runs are done, so many steps are left by now."""
-        steps = self.steps_left - steps_left
+        steps = max(0, self.steps_left - steps_left)  # more may be left than before: what one step showed to be missing
         self.runs_done, self.steps_left = runs_done, steps_left
         self.steps_done, self.tokens = self.steps_done + steps, self.tokens + steps * tokens_per_step
         self._show()

@@ -1,6 +1,7 @@
 """One model on two processes (gloo): copies and shards end in the same bits, killed or not; any state serves any."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -19,7 +20,11 @@ import torch.distributed.checkpoint as checkpoint
 from safetensors import safe_open
 from torch import Tensor
 
+from replay_sweeps.config import RunConfig
 from replay_sweeps.main import main
+from replay_sweeps.progress import Progress
+from replay_sweeps.settings import build
+from replay_sweeps.sweep.group import Group, RankFailed
 from replay_sweeps.sweep.ledger import Work
 from replay_sweeps.sweep.workplace import Workplace
 from replay_sweeps.training.batches import Batches
@@ -34,9 +39,9 @@ COPIED = ["trainer.devices=2", "trainer.micro_batch_rows=4"]
 ALONE = ["trainer.micro_batch_rows=4"]
 ROUNDING = 1e-4  # relative: other sums in fp32 (1e-7), which 64 steps of Adam make grow
 
-# Runs the command and, at the n-th step, sends a signal to itself, the leader, or to the rank that it started.
-KILLER = """
-import multiprocessing, os, sys
+# Runs the command and, at the 40th step, sends a signal to itself, rank 0, or as a terminal does to all (process 0).
+ENDED = """
+import os, sys
 from replay_sweeps.progress import Progress
 stepped, steps = Progress.stepped, 0
 def counted(self, tokens):
@@ -44,7 +49,7 @@ def counted(self, tokens):
     steps += 1
     if steps == 40:
         print("reached", file=sys.stderr, flush=True)
-        os.kill({victim}, {signal})
+        os.kill({process}, {signal})
     stepped(self, tokens)
 Progress.stepped = counted
 from replay_sweeps.main import main
@@ -129,16 +134,10 @@ def test_shards_and_copies_end_in_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("victim", "number"),
-    [
-        ("os.getpid()", signal.SIGKILL),
-        ("multiprocessing.active_children()[0].pid", signal.SIGKILL),
-        ("os.getpid()", signal.SIGINT),
-    ],
-    ids=["leader killed", "follower killed", "leader interrupted"],
+    ("process", "number"), [("os.getpid()", signal.SIGKILL), ("0", signal.SIGINT)], ids=["killed", "interrupted"]
 )
 def test_ended_half_way_and_run_again_it_ends_in_the_same_bits(
-    victim: str,
+    process: str,
     number: int,
     command: Callable[..., list[str]],
     tmp_path: Path,
@@ -147,17 +146,66 @@ def test_ended_half_way_and_run_again_it_ends_in_the_same_bits(
     sharded: Path,
 ) -> None:
     share_text(alone, tmp_path / "output")
-    killer = KILLER.format(victim=victim, signal=int(number))
+    program = ENDED.format(process=process, signal=int(number))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    given = [sys.executable, "-c", killer, *command(*GRID, *SHARDED)]
-    ended = subprocess.run(given, capture_output=True, text=True, timeout=120, env=environment)
+    given = [sys.executable, "-c", program, *command(*GRID, *SHARDED)]
+    ended = subprocess.run(given, capture_output=True, text=True, timeout=120, env=environment, start_new_session=True)
     assert "reached" in ended.stderr
-    if "children" in victim:  # the command begins another group and goes on
-        assert ended.returncode == 0 and "rank 1 was ended by SIGKILL" in ended.stderr, ended.stderr
-    else:
-        assert ended.returncode == (130 if number == signal.SIGINT else -number), ended.stderr
+    assert ended.returncode == (130 if number == signal.SIGINT else -number), ended.stderr
     assert main(command(*GRID, *SHARDED)) == 0
     assert_same(tmp_path / "output", sharded)
+
+
+@pytest.mark.slow
+def test_when_another_rank_is_killed_a_new_group_goes_on_to_the_same_bits(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    sharded: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stepped, steps = Progress.stepped, []
+
+    def counted(self: Progress, tokens: int) -> None:
+        steps.append(tokens)
+        if len(steps) == 40:
+            [rank] = multiprocessing.active_children()
+            rank.kill()
+        stepped(self, tokens)
+
+    monkeypatch.setattr(Progress, "stepped", counted)
+    share_text(alone, tmp_path / "output")
+    assert main(command(*GRID, *SHARDED)) == 0
+    assert "rank 1 was ended by SIGKILL" in capsys.readouterr().err
+    assert 64 < len(steps) < 2 * 64
+    assert_same(tmp_path / "output", sharded)
+
+
+@pytest.mark.slow
+def test_tasks_that_a_launcher_starts_train_together(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    sharded: Path,
+) -> None:
+    pytest.importorskip("submitit")
+    share_text(alone, tmp_path / "output")
+    tasks = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "workers=1"]
+    assert main(command(*GRID, *SHARDED, *tasks)) == 0
+    assert_same(tmp_path / "output", sharded)
+    assert len(list((tmp_path / "output" / "logs").iterdir())) >= 2
+
+
+@pytest.mark.slow
+def test_why_another_rank_failed_is_said(sharded: Path, tmp_path: Path) -> None:
+    order = json.loads((sharded / "work.json").read_text())
+    (tmp_path / "work.json").write_text(json.dumps({**order, "keys": "others"}))
+    group = Group(tmp_path / "work.json", sharded)
+    with pytest.raises(RankFailed, match=r"^rank 1: CannotGoOn: the worker on .* would name states otherwise"):
+        group.ready(build(RunConfig, order["runs"][0], []).trainer)
 
 
 @pytest.mark.slow
@@ -169,8 +217,6 @@ def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from replay_sweeps.progress import Progress
-
     steps: list[int] = []
     stepped = Progress.stepped
     monkeypatch.setattr(Progress, "stepped", lambda self, tokens: (steps.append(tokens), stepped(self, tokens)))

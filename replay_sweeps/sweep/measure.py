@@ -12,6 +12,7 @@ from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
 from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.schedule.behaviour import first_difference
+from replay_sweeps.sweep.cost import hours
 from replay_sweeps.sweep.ledger import Work
 from replay_sweeps.sweep.plan import PlannedRun
 
@@ -94,12 +95,8 @@ def estimated(
     trainer = run.config.trainer
     if tokens_per_second:
         step, source = tokens / tokens_per_second, "the rate that was measured in this store"
-    elif trainer.peak_tflops or rates:
-        precision = "bf16" if trainer.precision == "bf16" or trainer.precision == "auto" else "fp32"
-        known = max(rates[f"{name}_flops"] for name in (precision, "fp32")) if rates else 0.0
-        peak = trainer.peak_tflops * 1e12 if trainer.peak_tflops else known
-        step = flops / (trainer.utilisation * peak)
-        source = f"{trainer.utilisation:.0%} of {peak / 1e12:.3g} TFLOP/s"
+    elif (long := hours(flops, trainer, rates)) is not None:
+        step, source = 3600 * long, f"{trainer.utilisation:.0%} of the peak rate"
     else:
         return None
     return Timing(step, FORWARD * step / tokens, 0.0), source

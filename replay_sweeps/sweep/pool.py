@@ -61,13 +61,17 @@ class Worker:
                 if self.progress:
                     self.progress.close()
 
-    def measure(self) -> dict[str, float]:
-        """The seconds that steps, validation and the rest take here: see `sweep.measure`."""
+    def measure(self) -> dict[str, Any]:
+        """The seconds that steps, validation and the rest take here (see `sweep.measure`), or that it was stopped."""
         run, self.progress = self.ledger.runs[0], None
         target, _, _ = self.place.texts.of(run.config)
         with self.stop.listening():
             try:
-                return asdict(measure(run, target.report.tokens, self._train))
+                return {"timing": asdict(measure(run, target.report.tokens, self._train))}
+            except Interrupted:
+                if self.in_process:
+                    raise
+                return {"line": "the worker was asked to stop while it measured", "fatal": False}
             finally:
                 self.group.close()
 
@@ -112,7 +116,7 @@ def work(file: Path) -> dict[str, Any] | None:
             try:
                 worker = Worker(file, order, log)
                 if order["measure"]:
-                    return {"timing": worker.measure()}
+                    return worker.measure()
                 worker.work()
             except CannotGoOn as error:
                 return {"line": str(error), "fatal": True}

@@ -45,6 +45,7 @@ def within_budget(study: Study, texts: StudyTexts | None, layout: Layout, measur
         timing, source = found
         budget = budget_seconds(text) or 0.0
         spent = min(time.monotonic() - began, budget)
+        source += f", which took {short_time(spent)}" if spent > budget / 50 else ""
         decision = {"name": name, **_decided(study, texts, layout, timing, source, budget - spent)}
         if measure is not None:
             write_record(study.output / FILE, decision)
