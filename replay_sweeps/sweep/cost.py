@@ -50,23 +50,25 @@ def memory(run: RunConfig, vocab_size: int, rates: Rates) -> Memory:
 
     Weights, gradients and AdamW's moments take 4·4 bytes a trained weight in fp32, 4·2 in bf16; with LoRA the frozen
     weights take 4 or 2, the adapters 4·4. FSDP divides all of this by the number of devices, and gathers two layers and
-    the embeddings while they are used. Activations: see `activation_bytes`.
+    the embeddings while they are used; gradients that are added up over micro-batches stay whole until the last, as
+    those of copies do (DDP), so that both end in the same bits. Activations: see `activation_bytes`.
     """
     model, trainer = run.model, run.trainer
     width = 2 if trainer.weights == "bf16" else 4
     base, adapters = parameters(model, vocab_size), adapter_parameters(model)
     trained, trained_width = (base, width) if adapters is None else (adapters, 4)
     held = base * width + (adapters or 0) * 4
-    gathered, shards = 0, 1
+    gathered, shards, added_up = 0, 1, False
     if trainer.strategy == "fsdp":
         shards = trainer.devices * trainer.nodes
+        added_up = trainer.batch_rows > shards * (trainer.micro_batch_rows or trainer.batch_rows)
         tables = vocab_size * model.hidden_size * (1 if model.tie_embeddings else 2)
         gathered = width * (2 * max(0, base - tables) // max(1, model.layers) + tables) if shards > 1 else 0
     return Memory(
         base + (adapters or 0),
         trained,
         held // shards + gathered,
-        trained * trained_width // shards,
+        trained * trained_width // (1 if added_up else shards),
         MOMENTS * trained * trained_width // shards,
         activation_bytes(run, vocab_size, rates),
     )
