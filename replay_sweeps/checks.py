@@ -26,6 +26,17 @@ def check_run(run: RunConfig) -> list[Problem]:
     return problems
 
 
+def check_launcher(trainer: TrainerConfig, tasks_per_node: int, nodes: int) -> Iterator[Problem]:
+    """Whether a launcher that starts so many tasks for a worker suits the devices that one model is trained on."""
+    started = (tasks_per_node, nodes)
+    if started != (trainer.devices, trainer.nodes) and (trainer.nodes > 1 or started != (1, 1)):
+        yield (
+            "trainer.nodes" if trainer.nodes > 1 else "trainer.devices",
+            f"needs hydra/launcher=submitit_slurm hydra.launcher.nodes={trainer.nodes} "
+            f"hydra.launcher.tasks_per_node={trainer.devices}: the launcher starts {tasks_per_node * nodes} processes",
+        )
+
+
 def nearest_multiples(value: int, unit: int) -> str:
     """The multiples of `unit` around `value`, as words."""
     below = value // unit * unit

@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 
-from replay_sweeps.checks import check_run, unwritable
+from replay_sweeps.checks import check_launcher, check_run, unwritable
 from replay_sweeps.command import Command, config_folder
 from replay_sweeps.composer import Cell, Composer, grids_of, product
 from replay_sweeps.config import RunConfig
@@ -60,6 +60,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     Raises UserError with one line for each problem; nothing is written.
     """
     composer = Composer(command, loader)
+    launcher = composer.base.hydra.launcher
     grids = grids_of(composer.base, command)
     cells = [cell for grid in grids for cell in product(grid)]
     runs: dict[RunConfig, Cell] = {}
@@ -77,6 +78,8 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         if run is not None and not wrong:
             runs.setdefault(run, cell)
             wrong = [*check_run(run)]
+            if run.plan == "false":
+                wrong += check_launcher(run.trainer, launcher.get("tasks_per_node", 1), launcher.get("nodes", 1))
         problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
         if run is not None and not any(name.endswith(".path") for name, _ in wrong):
             checked |= dict.fromkeys(
@@ -105,7 +108,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         store=store,
         analyze=first.study.analyze,
         logger=first.logger,
-        in_process=composer.base.hydra.launcher._target_.endswith(".BasicLauncher"),
+        in_process=launcher._target_.endswith(".BasicLauncher"),
     )
 
 

@@ -258,13 +258,17 @@ def test_the_ranks_see_together_the_rows_that_one_process_sees(alone: Path) -> N
             r"trainer.micro_batch_rows=3 \(command line\): must divide .* 2 devices computes 8; (2|4) does",
         ),
         (["trainer.devices=0"], r"trainer.devices=0 \(command line\): must be at least 1"),
-        (["trainer.nodes=2"], "trainer.nodes=2: nothing runs on other nodes; .*hydra/launcher=submitit_slurm"),
+        (["trainer.nodes=2"], r"trainer.nodes=2 \(command line\): needs hydra/launcher=submitit_slurm .*nodes=2"),
+        (
+            ["trainer.devices=4", "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"],
+            r"trainer.devices=4 \(command line\): needs .*tasks_per_node=4: the launcher starts 2 processes",
+        ),
     ],
-    ids=["batch", "micro-batch", "devices", "nodes"],
+    ids=["batch", "micro-batch", "devices", "nodes", "tasks"],
 )
 def test_what_cannot_be_shared_is_said_in_one_line(
     settings: list[str], line: str, command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(*settings)) in (1, 2)
+    assert main(command(*settings)) == 2
     said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("replay-sweep: ")]
     assert len(said) == 1 and re.search(line, said[0]), said

@@ -89,16 +89,9 @@ class Group:
 
     def _check(self, trainer: TrainerConfig, world: int) -> None:
         given = f"trainer.devices={trainer.devices} trainer.nodes={trainer.nodes}"
-        if self._task and self._task.ranks.world != world:
-            raise CannotGoOn(
-                f"{given}: {world} ranks, but the launcher started {self._task.ranks.world} tasks; set "
-                f"hydra.launcher.tasks_per_node={trainer.devices} hydra.launcher.nodes={trainer.nodes}"
-            )
-        if trainer.nodes > 1 and not self._task:
-            raise CannotGoOn(
-                f"{given}: nothing runs on other nodes; start the ranks with hydra/launcher=submitit_slurm "
-                f"hydra.launcher.tasks_per_node={trainer.devices} hydra.launcher.nodes={trainer.nodes}"
-            )
+        tasks = self._task.ranks.world if self._task else 1
+        if tasks != world and (tasks > 1 or trainer.nodes > 1):
+            raise CannotGoOn(f"{given}: these are {world} processes, but the launcher started {tasks}")
         if uses_cuda(trainer) and torch.cuda.device_count() < trainer.devices:
             raise CannotGoOn(f"{given}: this process sees {torch.cuda.device_count()} GPUs on {os.uname().nodename}")
 
