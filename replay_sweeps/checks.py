@@ -19,7 +19,7 @@ def check_run(run: RunConfig) -> list[Problem]:
     """Everything that is wrong with the configuration of one run; needs no text, no torch and no network."""
     problems = [*_plan(run), *_ranges(run), *_sources(run), *_model(run.model), *_trainer(run)]
     if not any(name.startswith("schedule.") for name, _ in problems):
-        problems += _schedule_shape(run.schedule, run.model, run.scale)
+        problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
     if not any(name.startswith(counted) for name, _ in problems):
         problems += check_counts(run)
@@ -164,7 +164,7 @@ def _trainer(run: RunConfig) -> Iterator[Problem]:
         yield "trainer.micro_batch_rows", f"must divide trainer.batch_rows={trainer.batch_rows}{each}; {near} does"
 
 
-def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig, scale: str | None) -> Iterator[Problem]:
+def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Problem]:
     mode = schedule.mode
     if schedule.stage2_allocation == 0 and schedule.replay_fraction > 0:
         yield (
@@ -172,7 +172,7 @@ def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig, scale: str | N
             "must be 0 where stage2_allocation is 0: without a stage 2 nothing is replayed",
         )
     if mode == "from_pretrained":
-        if model.path is None and scale is None:  # a small scale makes do with new weights
+        if model.path is None and not model.new_weights:
             yield (
                 "model.path",
                 "needs a model to start from in mode from_pretrained: model=pretrained model.path=FOLDER",

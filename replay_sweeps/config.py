@@ -70,6 +70,7 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     tie_embeddings: bool = False
     init_seed: int = 0  # of new weights, those of LoRA among them
+    new_weights: bool = False  # mode from_pretrained: new weights stand in for a pretrained model's
     path: str | None = None  # a folder that save_pretrained wrote, or a hub id
     revision: str | None = None  # of a hub id: a branch, tag or commit
     allow_pickle: bool = False  # unpickle weights that are no safetensors: only where their author is trusted

@@ -11,7 +11,7 @@ DRAWERS = (
     scaling.multiplier_against_size,
     scaling.best_replay_against_size,
     scaling.multiplier_against_model,
-    question.data_schedules,
+    settings.data_schedules,
     settings.repetitions,
     settings.weight_decay_against_replay,
     settings.learning_rate_schedules,

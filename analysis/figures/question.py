@@ -1,4 +1,4 @@
-"""The figures that answer the question: reference curve with arrows, loss and multiplier against replay, ρ × α."""
+"""The figures that answer the question: reference curve with arrows, loss and multiplier against replay."""
 
 from typing import Any
 
@@ -254,49 +254,3 @@ def finish_multiplier_axis(axis: Any, table: pd.DataFrame) -> None:
     axis.set_ylabel("effective data multiplier")
     if len(axis.get_legend_handles_labels()[1]) > 1:
         legend_above(axis)
-
-
-@drawer
-def data_schedules(evidence: Evidence) -> Drawing:
-    """Heat map of the target loss over ρ × α at the target size where most was tried, the best cell framed."""
-    choices = [
-        (len(at), group, float(tokens), at)
-        for group in evidence.findings.groups
-        for tokens, at in parts(group.cells, "target_tokens")
-        if at["stage2_allocation"].nunique() > 1 and at["replay_fraction"].nunique() > 1
-    ]
-    if not choices:
-        raise NotEnoughError("no target size was run with several stage-2 allocations α and several ρ")
-    _, group, tokens, at = max(choices, key=lambda choice: choice[0])
-    table = at.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(
-        ascending=False
-    )
-    figure, axes = panels(1, 1, 0.9 + 0.34 * len(table))
-    axis = axes[0, 0]
-    image = axis.imshow(np.ma.masked_invalid(table.to_numpy()), cmap="cividis", aspect="auto")
-    middle = (image.norm.vmin + image.norm.vmax) / 2
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        if np.isfinite(value):
-            colour = "white" if value < middle else "black"
-            axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=6.5)
-    chosen = best(at)
-    column, row = (
-        list(table.columns).index(chosen["replay_fraction"]),
-        list(table.index).index(chosen["stage2_allocation"]),
-    )
-    from matplotlib.patches import Rectangle
-
-    frame = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
-    axis.add_patch(frame)
-    axis.set_xticks(range(len(table.columns)), [f"{value:.3g}" for value in table.columns])
-    axis.set_yticks(range(len(table)), [f"{value:.3g}" for value in table.index])
-    axis.set_xlabel("replay fraction ρ")
-    axis.set_ylabel("stage-2 allocation α")
-    for side in axis.spines.values():
-        side.set_visible(False)
-    axis.tick_params(length=0)
-    figure.colorbar(image, ax=axis, label="target loss (nats)", pad=0.02)
-    caption = (
-        f"Target loss over data schedules at {short_tokens(tokens)} target tokens ({group.name}); framed: the best."
-    )
-    return Drawing("data_schedules", "Data schedules", caption, figure)

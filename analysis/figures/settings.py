@@ -1,4 +1,4 @@
-"""Figures over the settings that are otherwise tuned away: weight decay, schedules, repetitions; and task accuracy."""
+"""Figures over data schedules (ρ × α), over what is else tuned away (decay, rates, epochs), and of accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,17 @@ import pandas as pd
 
 from analysis.cells import with_losses
 from analysis.evidence import Evidence, NotEnoughError
-from analysis.figures.canvas import BLACK, Drawing, drawer, legend_above, panel_grid, panels, series_style, short_tokens
+from analysis.figures.canvas import (
+    BLACK,
+    VERMILION,
+    Drawing,
+    drawer,
+    legend_above,
+    panel_grid,
+    panels,
+    series_style,
+    short_tokens,
+)
 from analysis.figures.question import MOST_PANELS, MOST_SERIES, distinct_names
 from analysis.study import GROUP, Findings, GroupFindings
 from analysis.tables import best, parts
@@ -57,6 +67,63 @@ def _panel(findings: Findings, group: GroupFindings, column: str) -> Panel | Non
 def _sizes(drawn: Sequence[Panel]) -> str:
     """The target sizes of the panels, in words."""
     return " or ".join(short_tokens(tokens) for tokens in sorted({panel.tokens for panel in drawn})) + " target tokens"
+
+
+@drawer
+def data_schedules(evidence: Evidence) -> Drawing:
+    """Heat maps of the target loss over ρ × α, a panel a group, at the size where most was tried, the best framed."""
+    drawn = [
+        max(choices, key=lambda panel: len(panel.cells))
+        for group in evidence.findings.groups
+        if (choices := [Panel(group, at, float(n)) for n, at in parts(group.cells, "target_tokens") if _varied(at)])
+    ][:MOST_PANELS]
+    if not drawn:
+        raise NotEnoughError("no target size was run with several stage-2 allocations α and several ρ")
+    most_rows = max(panel.cells["stage2_allocation"].nunique() for panel in drawn)
+    figure, axes = panel_grid(len(drawn), 0.9 + 0.34 * most_rows)
+    groups = [panel.group for panel in drawn]
+    for panel, name, axis in zip(drawn, distinct_names(groups), axes, strict=True):
+        image = draw_heat_map(axis, panel.cells)
+        axis.set_title(name)
+        figure.colorbar(image, ax=axis, label="target loss (nats)", pad=0.02)
+    named = f" ({groups[0].name})" if len(groups) == 1 else ""
+    caption = f"Target loss over data schedules at {_sizes(drawn)}{named}; framed: the best."
+    return Drawing("data_schedules", "Data schedules", caption, figure)
+
+
+def _varied(cells: pd.DataFrame) -> bool:
+    """Whether both α and ρ have several values."""
+    return cells["stage2_allocation"].nunique() > 1 and cells["replay_fraction"].nunique() > 1
+
+
+def draw_heat_map(axis: Any, cells: pd.DataFrame) -> Any:
+    """The target loss of each (α, ρ), written into its place, the best cell framed; returns the image for its scale."""
+    from matplotlib.patches import Rectangle
+
+    table = cells.pivot(index="stage2_allocation", columns="replay_fraction", values="target_loss").sort_index(
+        ascending=False
+    )
+    image = axis.imshow(np.ma.masked_invalid(table.to_numpy()), cmap="cividis", aspect="auto")
+    middle = (image.norm.vmin + image.norm.vmax) / 2
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        if np.isfinite(value):
+            colour = "white" if value < middle else "black"
+            axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=6.5)
+    chosen = best(cells)
+    column, row = (
+        list(table.columns).index(chosen["replay_fraction"]),
+        list(table.index).index(chosen["stage2_allocation"]),
+    )
+    frame = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
+    axis.add_patch(frame)
+    axis.set_xticks(range(len(table.columns)), [f"{value:.3g}" for value in table.columns])
+    axis.set_yticks(range(len(table)), [f"{value:.3g}" for value in table.index])
+    axis.set_xlabel("replay fraction ρ")
+    axis.set_ylabel("stage-2 allocation α")
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.tick_params(length=0)
+    return image
 
 
 @drawer

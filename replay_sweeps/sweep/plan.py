@@ -16,7 +16,7 @@ from replay_sweeps.schedule.learning_rate import Rate, RateLaw
 
 SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
 _PRETRAINED = ("path", "revision", "allow_pickle", "lora_rank", "lora_alpha", "lora_targets")
-_NO_SHAPE = ("name", "tokenizer", *_PRETRAINED)  # settings of a model that say nothing of new weights
+_NO_SHAPE = ("name", "tokenizer", "new_weights", *_PRETRAINED)  # settings of a model that say nothing of new weights
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread, imsave
 
@@ -12,6 +13,7 @@ from analysis.comparison import best_replay_cells
 from analysis.evidence import Evidence, read_evidence
 from analysis.figures import DRAWERS, draw_all, question, scaling, settings
 from analysis.figures.canvas import Drawing, series_style, short_tokens
+from analysis.simulate import Truth, simulate_runs
 from analysis.study import Settings
 
 BASELINE = Path(__file__).with_name("baseline")
@@ -67,6 +69,35 @@ def test_loss_against_replay_dots_the_baseline_and_stars_the_best(evidence, draw
     assert dotted.get_linestyle() == ":" and dotted.get_ydata()[0] == cells["target_loss"].iloc[0]
     best = cells.loc[cells["selection_loss"].idxmin()]
     assert star.get_marker() == "*" and star.get_xdata()[0] == best["replay_fraction"]
+
+
+def test_figures_over_settings_have_a_panel_for_each_target():
+    varied = [
+        simulate_runs(
+            Truth(floor=floor + 0.05 * decay),
+            target_tokens=(16384,),
+            replay_tokens=(16384,),
+            allocations=(1.0, 0.5),
+            seed=number,
+            target=target,
+            weight_decay=decay,
+            lr_schedule=schedule,
+        )
+        for number, (target, floor) in enumerate((("maths", 3.0), ("code", 3.2)))
+        for decay, schedule in ((0.1, "cosine"), (0.4, "cosine"), (0.1, "wsd-0.1"))
+    ]
+    runs = pd.concat(varied, ignore_index=True)
+    runs["run_id"] = [f"run-{number}" for number in range(len(runs))]
+    shown = Evidence(analyse(runs, Settings(replicates=50)))
+    for draw, each in (
+        (settings.data_schedules, 1),
+        (settings.repetitions, 1),
+        (settings.learning_rate_schedules, 1),
+        (settings.weight_decay_against_replay, 2),
+    ):
+        axes = [axis for axis in draw(shown).figure.axes if axis.get_visible() and axis.get_xlabel()]
+        titles = [axis.get_title() or (axis.get_legend() and axis.get_legend().get_title().get_text()) for axis in axes]
+        assert len(axes) == 2 * each and {"code", "maths"} <= set(titles), draw.__name__
 
 
 def test_the_heat_map_frames_the_best_cell(evidence, drawn):
