@@ -51,22 +51,23 @@ def test_a_plan_within_an_unmeasured_budget_says_so_and_writes_nothing(
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.slow
 def test_the_grid_fits_the_budget_and_stays_the_same_when_the_command_is_given_again(
     finetune: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert finetune("budget=12s", "schedule.target_share=1/8,1/16") == 0
+    assert finetune("budget=15s", "schedule.target_share=1/32,1/64") == 0
     said = capsys.readouterr().err
     assert "runs fit" in said and "measured over 3 steps" in said
     runs = pd.read_parquet(tmp_path / "output/runs.parquet")
     assert set(runs.status) == {"done"} and {0.0, 0.5} <= set(runs.replay_fraction)
     study = json.loads((tmp_path / "output/study.json").read_text())
-    assert study["budget"]["budget"] == "12s"
+    assert study["budget"]["budget"] == "15s"
     for file in (tmp_path / "output/store/timings").glob("*.json"):
         file.unlink()  # what is measured now may differ: the decision must not
-    assert finetune("budget=12s", "schedule.target_share=1/8,1/16") == 0
+    assert finetune("budget=15s", "schedule.target_share=1/32,1/64") == 0
     said = capsys.readouterr().err
     assert "measuring" not in said
     again = pd.read_parquet(tmp_path / "output/runs.parquet")
     assert list(again.run_id) == list(runs.run_id)
-    assert finetune("budget=1s", "schedule.target_share=1/8,1/16", "plan=json") == 0
+    assert finetune("budget=1s", "schedule.target_share=1/32,1/64", "plan=json") == 0
     assert json.loads(capsys.readouterr().out)["done"] >= len(runs)  # what is done costs nothing

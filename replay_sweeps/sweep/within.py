@@ -1,6 +1,5 @@
 """A study within its budget: measured once, decided once, and kept to by every command that goes on with it."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,16 +36,12 @@ def within_budget(study: Study, texts: StudyTexts | None, layout: Layout, measur
     name = fingerprint([text, study.workers, [run.run_id for run in layout.runs]])
     decision = _recorded(study.output / FILE, name)
     if decision is None:
-        began = time.monotonic()
         found = _timing(study, layout, measure)
         if found is None:
             return replace(study, budget={"budget": text, "says": [f"budget {text}: what fits is decided when a few "
                                                                    "steps have been measured"]})  # fmt: skip
         timing, source = found
-        budget = budget_seconds(text) or 0.0
-        spent = min(time.monotonic() - began, budget)
-        source += f", which took {short_time(spent)}" if spent > budget / 50 else ""
-        decision = {"name": name, **_decided(study, texts, layout, timing, source, budget - spent)}
+        decision = {"name": name, **_decided(study, texts, layout, timing, source, budget_seconds(text) or 0.0)}
         if measure is not None:
             write_record(study.output / FILE, decision)
     kept = set(decision["kept"])
