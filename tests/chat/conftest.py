@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+from tests.pretrained_model import CHATML, write_small_model
+
 MARKED = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}{% else %}"
@@ -46,20 +44,8 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chat_model(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model as `transformers` saves it, whose tokenizer has a chat template."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("chat_model")
-    bpe = ByteLevelBPETokenizer()
-    files = sorted(texts[0].glob("*.txt"))
-    special = ["<eos>", "<|im_start|>", "<|im_end|>"]
-    bpe.train([str(file) for file in files], vocab_size=400, special_tokens=special, show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<eos>")
-    tokenizer.chat_template = CHATML
-    tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    LlamaForCausalLM(LlamaConfig(vocab_size=448, max_position_embeddings=128, **shape)).save_pretrained(folder)
-    return folder
+    return write_small_model(folder, sorted(texts[0].glob("*.txt")), 128, layers=2, chat_template=CHATML)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pretrained_model import write_tokenizer
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 448}
 ATTENTION = {"num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
 GROUPED = {**ATTENTION, "num_key_value_heads": 2, "head_dim": 8}
@@ -44,15 +46,7 @@ def save_model(folder: Path, kind: str, **settings: Any) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of 400 tokens, learned on the generic text."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tokenizer")
-    bpe = ByteLevelBPETokenizer()
-    files = sorted(texts[0].glob("*.txt"))
-    bpe.train([str(file) for file in files], vocab_size=400, special_tokens=["<eos>"], show_progress=False)
-    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<eos>").save_pretrained(folder)
-    return folder
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"), sorted(texts[0].glob("*.txt")))
 
 
 @pytest.fixture(scope="session")
