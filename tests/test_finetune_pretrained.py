@@ -59,7 +59,7 @@ def test_the_grid_fits_the_budget_and_stays_the_same_when_the_command_is_given_a
     said = capsys.readouterr().err
     assert "runs fit" in said and "measured over 3 steps" in said
     runs = pd.read_parquet(tmp_path / "output/runs.parquet")
-    assert set(runs.status) == {"done"} and {0.0, 0.5} <= set(runs.replay_fraction)
+    assert set(runs.status) == {"done"} and 0.0 in set(runs.replay_fraction) != {0.0}
     study = json.loads((tmp_path / "output/study.json").read_text())
     assert study["budget"]["budget"] == "15s"
     for file in (tmp_path / "output/store/timings").glob("*.json"):

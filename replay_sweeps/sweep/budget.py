@@ -62,8 +62,7 @@ class _Bill:
         self.taken: list[int] = []
         self.observed: set[tuple[str, str]] = set()
         self.steps = self.rest = 0.0
-        for index in taken:
-            self.take(index)
+        self.take_all(taken)
 
     @property
     def seconds(self) -> float:
@@ -89,13 +88,16 @@ class _Bill:
         if index not in self.free:
             self.observed |= _observations(self.runs[index])
 
+    def take_all(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            self.take(index)
+
     def with_more(self, indices: Sequence[int]) -> float:
         """Seconds with these runs, too."""
         other = _Bill(self.runs, self.costs, self.free)
         other.taken, other.observed = list(self.taken), set(self.observed)
         other.steps, other.rest = self.steps, self.rest
-        for index in indices:
-            other.take(index)
+        other.take_all(indices)
         return other.seconds
 
 
@@ -106,28 +108,30 @@ def _observations(run: PlannedRun) -> set[tuple[str, str]]:
 def choose(
     runs: Sequence[PlannedRun], costs: Costs, budget: float, workers: int = 1, done: Collection[int] = ()
 ) -> Choice:
-    """The runs that `workers` finish within `budget` seconds: taken in order, one that does not fit being left out.
+    """The runs that `workers` finish within `budget` seconds: taken in order, what does not fit being left out.
 
-    Room is kept for the smallest comparison, a run without replay and one with, alike in all else, at the largest N
-    that is replayed. Raises TooLittle where that does not fit.
+    Runs that stand together and differ in ρ alone are taken together or not at all: else the arms of a comparison would
+    be tuned over different settings, the dearer one over fewer. Room is kept for the smallest comparison, a run without
+    replay and one with, alike in all else, at the largest N that is replayed. Raises TooLittle where that does not fit.
     """
     bill = _Bill(runs, costs, done)
     pairs = _comparisons(runs)
     pair = min(pairs, key=bill.with_more, default=(0,))
     usable = PLANNED * budget
     least = _Bill(runs, costs, done, pair)
-    slow = [i for i, run in enumerate(runs) if i not in done and run.steps * costs.step[run.root] > usable]
-    if least.seconds > usable * workers or set(pair) & set(slow):
+    slow = {i for i, run in enumerate(runs) if i not in done and run.steps * costs.step[run.root] > usable}
+    if least.seconds > usable * workers or slow & {*pair}:
         raise TooLittle(pair, least.steps, least.rest)
-    left_out = []
-    for index in range(len(runs)):
-        missing = [index, *pair] if not _has_comparison(bill.taken, pairs) else [index]
+    for _, together in itertools.groupby(range(len(runs)), lambda index: _but_replay(runs[index].config)):
+        block = list(together)
+        missing = block if _has_comparison(bill.taken, pairs) else [*block, *pair]
         missing = [i for i in dict.fromkeys(missing) if i not in bill.taken]
-        if index not in slow and bill.with_more(missing) <= usable * workers:
-            bill.take(index)
-        else:
-            left_out.append(index)
-    return Choice(tuple(bill.taken), tuple(left_out), bill.seconds)
+        if not slow & {*block} and bill.with_more(missing) <= usable * workers:
+            bill.take_all(block)
+    if not _has_comparison(bill.taken, pairs):
+        bill.take_all([index for index in pair if index not in bill.taken])
+    kept = sorted(bill.taken)
+    return Choice(tuple(kept), tuple(index for index in range(len(runs)) if index not in kept), bill.seconds)
 
 
 def _has_comparison(taken: Sequence[int], pairs: Sequence[tuple[int, ...]]) -> bool:

@@ -70,6 +70,25 @@ def test_room_is_kept_for_the_smallest_comparison(layout_of: Callable[..., Layou
     assert "budget=" in said and "of the target text" in said and "LoRA" in said
 
 
+def test_both_arms_of_a_comparison_are_tuned_over_the_same_settings(layout_of: Callable[..., Layout]) -> None:
+    grid = ["schedule.target_fraction=1/128", "schedule.target_epochs=4,2,1", "schedule.replay_fraction=0,0.5"]
+    layout = layout_of(*grid)
+    whole = choose(layout.runs, costs(), 1e9).seconds
+    for budget in range(75, int(whole / 0.9) + 2):
+        kept = cells(layout, choose(layout.runs, costs(), budget).kept)
+        assert {e for rho, e in kept if rho == 0} == {e for rho, e in kept if rho == 0.5}
+
+
+def test_the_smallest_comparison_stays_where_no_whole_row_of_replay_fractions_fits(
+    layout_of: Callable[..., Layout],
+) -> None:
+    grid = ["schedule.target_fraction=1/128", "schedule.target_epochs=4,2", "schedule.replay_fraction=0,0.5,0.75"]
+    layout = layout_of(*grid)
+    least = min(choose([layout.runs[i], layout.runs[j]], costs(), 1e9).seconds for i, j in ((3, 4), (3, 5)))
+    kept = cells(layout, choose(layout.runs, costs(), least / 0.9 + 0.01).kept)
+    assert len(kept) == 2 and {e for _, e in kept} == {2} and 0 in {rho for rho, _ in kept}
+
+
 def test_what_is_done_costs_nothing(layout_of: Callable[..., Layout]) -> None:
     layout = layout_of(*GRID)
     choice = choose(layout.runs, costs(), 1.0, done=range(9))
