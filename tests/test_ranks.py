@@ -184,6 +184,34 @@ def test_when_another_rank_is_killed_a_new_group_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
+def test_four_copies_that_were_interrupted_end_in_the_bits_of_four_shards_that_were_not(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    four = ["schedule.replay_fraction=0.75", *GRID[1:], "trainer.devices=4", "trainer.micro_batch_rows=2"]
+    for name in ("copied", "sharded"):
+        share_text(alone, tmp_path / name)
+    assert main(command(*four, "trainer.strategy=fsdp", output="sharded")) == 0
+    stepped, steps = Progress.stepped, []
+
+    def counted(self: Progress, tokens: int) -> None:
+        steps.append(tokens)
+        if len(steps) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        stepped(self, tokens)
+
+    monkeypatch.setattr(Progress, "stepped", counted)
+    with pytest.raises(SystemExit, match="130"):
+        main(command(*four, output="copied"))
+    assert main(command(*four, output="copied")) == 0
+    assert len(steps) == 64
+    assert_same(tmp_path / "copied", tmp_path / "sharded")
+
+
+@pytest.mark.slow
 def test_tasks_that_a_launcher_starts_train_together(
     command: Callable[..., list[str]],
     tmp_path: Path,

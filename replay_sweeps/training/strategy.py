@@ -61,7 +61,7 @@ def placement(ranks: Ranks, mesh: DeviceMesh | None) -> dict[str, Any]:
     if mesh is not None:
         return {**told, "strategy": _Sharded(mesh)}
     if ranks.world > 1:
-        copied = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=1e-6)
+        copied = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb_list=[1e-6])
         return {**told, "strategy": copied}
     return told
 
