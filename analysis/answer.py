@@ -69,7 +69,7 @@ def recommended(group: GroupFindings, found: Recommendation | None) -> str:
         text = f"Recommendation: do not replay{_epochs(found)}: replaying {rho} ends in a target loss of {losses}"
     else:
         text = (
-            f"Recommendation: these runs cannot tell whether to replay. At {rho}{_epochs(found)} the target loss is "
+            f"Recommendation: these runs cannot tell whether to replay. At {rho}{_epochs(found)}, the target loss is "
             f"{losses}"
         )
     if found.generic_loss is not None and found.baseline_generic_loss is not None:
