@@ -65,7 +65,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     cells = [cell for grid in grids for cell in product(grid)]
     runs: dict[RunConfig, Cell] = {}
     problems: dict[str, None] = {}
-    checked: dict[tuple[Any, ...], None] = {}
+    checked: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
         run, wrong = composer.run(cell)
         if run is not None and not wrong and run.model.path is not None:
@@ -82,16 +82,15 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
                 wrong += check_launcher(run.trainer, launcher.get("tasks_per_node", 1), launcher.get("nodes", 1))
         problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
         if run is not None and not any(name.endswith(".path") for name, _ in wrong):
-            checked |= dict.fromkeys(
-                (
-                    ("target", run.target),
-                    ("generic", run.generic),
-                    ("tokenizer", run.model.tokenizer, "chat" in (run.target.format, run.generic.format)),
-                    ("paths", run.paths, run.study, run.plan),
-                )
-            )
-    for role, *subject in checked:
-        problems |= dict.fromkeys(composer.line(*problem, {}) for problem in _surroundings(role, subject))
+            for subject in (
+                ("target", run.target),
+                ("generic", run.generic),
+                ("tokenizer", run.model.tokenizer, "chat" in (run.target.format, run.generic.format)),
+                ("paths", run.paths, run.study, run.plan),
+            ):
+                checked.setdefault(subject, cell)
+    for (role, *about), cell in checked.items():
+        problems |= dict.fromkeys(composer.line(*problem, cell) for problem in _surroundings(role, about))
     if problems:
         raise UserError(*problems)
     first = next(iter(runs))

@@ -10,6 +10,10 @@ from replay_sweeps.main import main
 CASES = {
     "unknown study": (["study=quikstart"], ["no study 'quikstart'; did you mean quickstart?"]),
     "unknown choice in a sweep": (["model=1m,7m"], ["no model '7m'; did you mean"]),
+    "no text beside a swept group": (
+        ["target=mathematics,code", "target.path=null", "generic.path=nowhere"],
+        ["generic.path=nowhere (command line): local: nowhere does not exist"],
+    ),
     "unknown setting": (["schedule.replay_fractn=0"], ["did you mean schedule.replay_fraction?"]),
     "unknown group": (["modle=1m"], ["no setting or group modle; did you mean model?"]),
     "not key=value": (["replay"], ["replay (command line): cannot be read as key=value"]),
