@@ -54,3 +54,14 @@ def test_a_run_through_the_tree_ends_in_the_bits_of_the_run_alone(
         pd.testing.assert_frame_equal(
             history(alone), shared[shared.run_id == run.Index].reset_index(drop=True), check_exact=True
         )
+
+
+@pytest.mark.slow
+def test_each_of_many_models_in_one_process_is_compiled(
+    command: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 3)  # two for each model: training and validation
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    assert main(command("model.hidden_size=16,32", "trainer.compile=true")) == 0

@@ -74,6 +74,7 @@ class Engine:
         """Bring the network to the device, whole or sharded, and compile it; of a sharded one each decoder layer."""
         if self.mesh is None:
             self.network.to(self.device)
+        torch._dynamo.reset()  # the engine before is gone: what it compiled must not count towards the compiler's limit
         torch._dynamo.config.optimize_ddp = False  # one graph, whether copied or alone
         if compiled == "layers" or (compiled and self.mesh is not None):
             compile_layers(self.network)
