@@ -39,6 +39,7 @@ class Study:
     analyze: bool
     logger: Any
     in_process: bool  # whether the one worker is the command itself
+    elsewhere: bool  # whether the launcher's workers may train on other machines
     budget: Mapping[str, Any] | None = None  # what was decided where a budget was given: see `sweep.within`
 
     @property
@@ -108,6 +109,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         analyze=first.study.analyze,
         logger=first.logger,
         in_process=launcher._target_.endswith(".BasicLauncher"),
+        elsewhere=launcher._target_.endswith((".SlurmLauncher", ".RayLauncher")),
     )
 
 

@@ -18,6 +18,7 @@ MOMENTS = 2  # of AdamW, each as large as what is trained
 MOST_DEVICES = 1024  # that advice speaks of
 KINDS = ("rows", "anew", "weights", "adapters", "devices")  # of settings that take less memory
 Rates = Mapping[str, Any] | None  # of this machine, as `numerics.known_rates` gives them
+ELSEWHERE = "a device of the machines that the launcher starts on"
 RANK = 16  # of the adapters that advice speaks of
 
 
@@ -194,9 +195,13 @@ def _changes(run: RunConfig, kind: str) -> Iterator[tuple[str, RunConfig]]:
         devices *= 2
 
 
-def memory_report(run: RunConfig, vocab_size: int, rates: Rates) -> dict[str, Any]:
-    """The plan's `memory`: bytes of each kind on a device, whether they fit there, and what would."""
-    needed, device = memory(run, vocab_size, rates), device_of(run.trainer, rates)
+def memory_report(run: RunConfig, vocab_size: int, rates: Rates, elsewhere: bool = False) -> dict[str, Any]:
+    """The plan's `memory`: bytes of each kind on a device, whether they fit there, and what would.
+
+    `elsewhere`: the run is trained on other machines than this one, whose memory is not known here.
+    """
+    needed = memory(run, vocab_size, rates)
+    device = Device(ELSEWHERE, None) if elsewhere else device_of(run.trainer, rates)
     fits = None if device.available is None else needed.total <= device.available
     devices = run.trainer.devices * run.trainer.nodes
     strategy = "single" if devices == 1 else run.trainer.strategy.replace("auto", "ddp")
@@ -227,13 +232,15 @@ def too_large(report: Mapping[str, Any], name: str) -> str | None:
     )
 
 
-def memory_of(runs: Iterable[RunConfig], vocab_sizes: Iterable[int], rates: Rates) -> tuple[dict[str, Any], str]:
+def memory_of(
+    runs: Iterable[RunConfig], vocab_sizes: Iterable[int], rates: Rates, elsewhere: bool = False
+) -> tuple[dict[str, Any], str]:
     """The report of the run that takes the most memory, and its model's name."""
     found: dict[Any, tuple[dict[str, Any], str]] = {}
     for run, vocab_size in zip(runs, vocab_sizes, strict=True):
         shape = (replace(run.model, init_seed=0), run.trainer, vocab_size)
         if shape not in found:
-            found[shape] = memory_report(run, vocab_size, rates), run.model.name
+            found[shape] = memory_report(run, vocab_size, rates, elsewhere), run.model.name
     return max(found.values(), key=lambda item: item[0]["total"])
 
 

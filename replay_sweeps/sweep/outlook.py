@@ -40,7 +40,7 @@ def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Led
     widths = round_widths(ledger)
     size = {run.run_id: trained_bytes(run.config, layout.vocab_sizes[run.run_id]) for run in layout.runs}
     work, sizes = _work(layout, ledger), [layout.vocab_sizes[run.run_id] for run in layout.runs]
-    memory, largest = memory_of([run.config for run in layout.runs], sizes, rates)
+    memory, largest = memory_of([run.config for run in layout.runs], sizes, rates, study.elsewhere)
     large = too_large(memory, largest)
     report = {
         "study": study.name,

@@ -176,13 +176,13 @@ def quoted(value: str) -> str:
 
 
 def check_memory(study: "Study") -> None:
-    """Raise UserError when a model does not fit into memory, before anything is loaded."""
+    """Raise UserError when a model does not fit into the memory that is known, before anything is loaded."""
     from replay_sweeps.sweep.cost import memory_of, too_large
     from replay_sweeps.sweep.texts import names_of
     from replay_sweeps.training.numerics import known_rates
 
     sizes = [names_of(run, None)[2] for run in study.runs]
-    problem = too_large(*memory_of(study.runs, sizes, known_rates(study.store)))
+    problem = too_large(*memory_of(study.runs, sizes, known_rates(study.store), study.elsewhere))
     if problem:
         raise UserError(problem)
 

@@ -10,10 +10,12 @@ import torch
 
 from replay_sweeps.command import read_command
 from replay_sweeps.config import RunConfig
+from replay_sweeps.errors import UserError
 from replay_sweeps.main import main
 from replay_sweeps.models.flops import parameters
 from replay_sweeps.study import hydra_loader, resolve_study
 from replay_sweeps.sweep.cost import advice, hours, memory, memory_report, too_large
+from replay_sweeps.sweep.sweeper import check_memory
 
 GIGA = 1e9
 
@@ -163,3 +165,21 @@ def test_a_plan_says_memory_and_hours(command: Callable[..., list[str]], capsys:
     assert main(command("trainer.peak_tflops=0.001", "plan=true")) == 0
     said = capsys.readouterr().out
     assert "memory: about " in said and "which fits into" in said and "hours: " in said and "at 40% of the peak" in said
+
+
+def test_a_model_is_not_measured_by_the_machine_that_only_submits_it(
+    command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    vast = ["model.hidden_size=1048576", "model.layers=100", "model.mlp_size=4194304", "trainer.accelerator=cpu"]
+
+    def check(launcher: str) -> None:
+        with hydra_loader() as loader:
+            check_memory(resolve_study(read_command(command(*vast, f"hydra/launcher={launcher}"), loader), loader))
+
+    check("submitit_slurm")
+    with pytest.raises(UserError, match="GB of memory on each device"):
+        check("submitit_local")
+    assert main(command(*vast, "hydra/launcher=submitit_slurm", "plan=json")) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["memory"]["fits"] is None and not [line for line in plan["warnings"] if "GB of memory" in line]
