@@ -31,8 +31,13 @@ class LostRank(Exception):  # noqa: N818 - as above
     """A process that trained the same model is gone. What it was at is trained again."""
 
 
-def storage_problem(error: BaseException, folder: object) -> str | None:
-    """One line for an error of a file system that is full or cannot be written, or None for any other error."""
+def storage_problem(
+    error: BaseException, folder: object, settings: str = " with paths.store and paths.output"
+) -> str | None:
+    """One line for an error of a file system that is full or cannot be written, or None for any other error.
+
+    `settings`: with which ones another folder is given.
+    """
     if not isinstance(error, OSError):
         return None
     where = error.filename or folder
@@ -42,5 +47,5 @@ def storage_problem(error: BaseException, folder: object) -> str | None:
             "study refers to; keep_states=none keeps least), then the same command goes on from here"
         )
     if error.errno in CLOSED:
-        return f"{where} cannot be written ({error.strerror}): give a folder that can with paths.store and paths.output"
+        return f"{where} cannot be written ({error.strerror}): give a folder that can{settings}"
     return None

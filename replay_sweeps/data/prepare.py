@@ -25,7 +25,7 @@ from replay_sweeps.data.tokenize import (
     load_pretrained,
     own_template,
 )
-from replay_sweeps.errors import DamagedFile, UserError
+from replay_sweeps.errors import CannotGoOn, DamagedFile, UserError
 from replay_sweeps.files import fingerprint, write_record
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def prepare_text(
         prepare_template(template, f"model.tokenizer.chat_template: {tokenizer.chat_template}")
     if chat and pretrained and TEMPLATE_FILE not in pretrained.files:
         raise UserError(no_template_line(tokenizer.path))
-    with _only_one(folder):
+    with only_one(folder):
         prepared = _find_sound(*request)  # another process may have made it meanwhile
         if prepared is not None:
             return prepared
@@ -131,17 +131,20 @@ def _study_key(
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Let one process at a time prepare text in `folder`, and clear what a killed one left half made.
+def only_one(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Let one process at a time prepare text in `folder` or remove some, and clear what a killed one left half made.
 
-    Where the file system knows no locks, two processes may do the same work, which is harmless.
+    Where the file system knows no locks, two processes may do the same work, which is harmless. Raises CannotGoOn where
+    another process is at it and this one is not to `wait`.
     """
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CannotGoOn(f"text is being prepared in {folder}; try again when it is done") from error
         except OSError:
             yield
             return

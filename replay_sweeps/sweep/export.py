@@ -36,7 +36,9 @@ def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, a
     tokenizer = text_folder(store.folder) / "tokenizers" / into["tokenizer"]
     if not tokenizer.is_dir():
         raise UserError(f"the tokenizer of run {run_id} is not in {tokenizer}: {_command(study)} makes it again")
-    with folder_made_atomically(folder) as made:
+    from replay_sweeps.training.state import system_errors
+
+    with system_errors(folder), folder_made_atomically(folder) as made:
         _write(made, model, into, weights, adapter)
         for file in tokenizer.iterdir():
             (made / file.name).write_bytes(file.read_bytes())

@@ -113,6 +113,18 @@ def write_reference(store: Path, reference: Reference) -> None:
     write_record(_file(store, reference.study, reference.output), record)
 
 
+def keep_texts(store: Path, study: str, output: Path, texts: frozenset[str]) -> None:
+    """Refer to a study's text, given as folders below that of all text, before the study is laid out; then
+    `Reference.of` says what stays."""
+    if not texts:
+        return
+    before = read_reference(store, study, output)
+    known = before or Reference(study, str(output.absolute()), False, frozenset(), {}, (), {})
+    if not texts <= known.texts:
+        output.mkdir(parents=True, exist_ok=True)  # a study is gone when its folder is
+        write_reference(store, dataclasses.replace(known, texts=known.texts | texts))
+
+
 def read_reference(store: Path, study: str, output: Path) -> Reference | None:
     """The reference that a study left when it last ran, or None."""
     return _read(_file(store, study, output))

@@ -5,10 +5,12 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from replay_sweeps.data.preparation import CLEAN, SAMPLED, TOKENIZERS, TOKENS
-from replay_sweeps.errors import UserError
+from replay_sweeps.data.prepare import only_one
+from replay_sweeps.errors import CannotGoOn, UserError, storage_problem
 from replay_sweeps.sweep.claims import Claims
 from replay_sweeps.sweep.export import export_run
 from replay_sweeps.sweep.references import Reference, forget, references
@@ -19,7 +21,7 @@ KINDS = ("states", "records", "observations", "failures")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 1 when workers are in the store's way, 2 when the command was wrong."""
+    """Run the command; the exit code is 0, 1 when workers or a disk are in the way, 2 when the command was wrong."""
     parser = argparse.ArgumentParser(prog="replay-store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     shown = commands.add_parser("list", help="the studies of a store and what they keep")
@@ -40,10 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "list":
         print("\n".join(listing(store)))
         return 0
-    if given.command == "gc":
-        return _collect(store, given.dry_run)
     try:
-        print(export_run(store, given.run_id, given.folder, given.adapter, given.again))
+        if given.command == "gc":
+            _collect(store, given.dry_run)
+        else:
+            print(export_run(store, given.run_id, given.folder, given.adapter, given.again))
+    except OSError as error:
+        problem = storage_problem(error, store.folder, "")
+        if problem is None:
+            raise
+        print(f"replay-store: {problem}", file=sys.stderr)
+        return 1
     except UserError as error:
         for problem in error.problems:
             print(f"replay-store: {problem}", file=sys.stderr)
@@ -71,10 +80,15 @@ def _megabytes(sizes: Sequence[int]) -> str:
     return f"{sum(sizes) / 1e6:,.1f} MB"
 
 
-def _collect(store: Store, dry_run: bool) -> int:
+def _collect(store: Store, dry_run: bool) -> None:
+    """Drop what no study refers to. Raises CannotGoOn while a study is training or preparing text."""
     if Claims(store.folder, session="").held():
-        print(f"replay-store: workers are training in {store.folder}; try again when they are done", file=sys.stderr)
-        return 1
+        raise CannotGoOn(f"workers are training in {store.folder}; try again when they are done")
+    with nullcontext() if dry_run else only_one(text_folder(store.folder), wait=False):
+        _drop(store, dry_run)
+
+
+def _drop(store: Store, dry_run: bool) -> None:
     studies = references(store.folder)
     gone = [study for study in studies if not Path(study.output).is_dir()]
     live = [study for study in studies if study not in gone]
@@ -92,7 +106,6 @@ def _collect(store: Store, dry_run: bool) -> int:
     print(f"{would} {kinds['states']} states, {records} records, {kinds['text']} folders of text, {_megabytes(freed)}")
     for study in gone:
         print(f"{'would forget' if dry_run else 'forgot'} {study.study}: its folder {study.output} is gone")
-    return 0
 
 
 def _size(path: Path) -> int:

@@ -69,9 +69,10 @@ class PrefixTreeSweeper(Sweeper):
         from replay_sweeps.study import resolve_study
         from replay_sweeps.sweep.layout import lay_out
         from replay_sweeps.sweep.ledger import Ledger
+        from replay_sweeps.sweep.references import keep_texts
         from replay_sweeps.sweep.shares import with_target_tokens
         from replay_sweeps.sweep.store import Store
-        from replay_sweeps.sweep.texts import prepare_texts
+        from replay_sweeps.sweep.texts import prepare_texts, sampled_folders
         from replay_sweeps.training.numerics import measured_rates
 
         assert self.loader is not None and self.config is not None
@@ -83,7 +84,10 @@ class PrefixTreeSweeper(Sweeper):
         with one_line_for_storage(study.store):
             check_memory(study)
             prepare_models(study.runs)
+            kept = (study.store, study.name, study.output)
+            keep_texts(*kept, sampled_folders(source for run in study.runs for source in (run.generic, run.target)))
             texts = prepare_texts(study.runs, study.store)
+            keep_texts(*kept, texts.folders())
             study = replace(study, runs=with_target_tokens(study.runs, texts))
             rates = measured_rates(study.store)
             layout = lay_out(study.runs, texts, rates)

@@ -50,7 +50,7 @@ class StudyTexts:
             found.add(f"{TOKENIZERS}/{text.tokenizer.path.name}")
             found |= {f"{TOKENS}/{store.fingerprint}" for source in text.sources for store in source.stores}
             found |= {f"{CLEAN}/{text_key(source)}" for source in (generic, *targets)}
-            found |= {f"{SAMPLED}/{documents_fingerprint(s)}" for s in (generic, *targets) if s.kind == KIND}
+            found |= sampled_folders((generic, *targets))
         return frozenset(found)
 
     def stores(self) -> dict[str, TokenStore]:
@@ -81,6 +81,11 @@ def _key(run: RunConfig) -> TextKey:
 def _source(generic: SourceConfig) -> SourceConfig:
     """A source without what concerns its use in a run alone."""
     return replace(generic, order_seed=0, repeat=False)
+
+
+def sampled_folders(sources: Iterable[SourceConfig]) -> frozenset[str]:
+    """The folders, below that of all text, of what models write for these sources; the models are here."""
+    return frozenset(f"{SAMPLED}/{documents_fingerprint(source)}" for source in sources if source.kind == KIND)
 
 
 def find_texts(runs: Iterable[RunConfig], store: Path) -> StudyTexts | None:

@@ -7,7 +7,8 @@ torch.distributed.checkpoint in the same format. Either is read into either: nam
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -54,13 +55,20 @@ def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
-    try:
+    with system_errors(file):
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
-    except SafetensorError as error:  # it names the system's error in words only
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Raise as OSError what safetensors could not write: it names the system's error in words only."""
+    try:
+        yield
+    except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
