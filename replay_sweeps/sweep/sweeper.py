@@ -192,8 +192,15 @@ def check_memory(study: "Study") -> None:
 
 
 def prepare_models(runs: "Sequence[RunConfig]") -> None:
-    """Fetch the pretrained models that are not here. Raises UserError with one line for one that cannot be used."""
+    """Fetch the pretrained models that are not here, those that text is sampled from too.
+
+    Raises UserError with one line for one that cannot be used.
+    """
+    from replay_sweeps.data.self_generated import KIND, model_of
+
     models = dict.fromkeys(replace(run.model, init_seed=0) for run in runs if run.model.path is not None)
+    sources = dict.fromkeys(source for run in runs for source in (run.generic, run.target) if source.kind == KIND)
+    models |= dict.fromkeys(map(model_of, sources))
     if models:
         from replay_sweeps.models.build import fetch_pretrained
 

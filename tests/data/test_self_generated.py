@@ -9,14 +9,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from replay_sweeps.command import read_command
 from replay_sweeps.config import SourceConfig
 from replay_sweeps.data import self_generated
 from replay_sweeps.data.sources import check_source, documents, input_fingerprint
 from replay_sweeps.main import main
+from replay_sweeps.study import hydra_loader, resolve_study
+from replay_sweeps.sweep import store_command
+from replay_sweeps.sweep.sweeper import prepare_models
 from tests.pretrained_model import write_small_model
 
 # The first `documents` of a source, killed at the n-th write.
@@ -161,6 +166,41 @@ def test_a_command_replays_what_the_model_says_itself(
     capsys.readouterr()
     assert main(plan) == 0
     assert json.loads(capsys.readouterr().out)["done"] == 2
+
+
+def test_what_an_interrupted_command_sampled_is_not_collected(
+    command: Callable[..., list[str]], source: SourceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert source.path is not None
+    sample = self_generated._Sampler.sample
+
+    def interrupted(self: self_generated._Sampler, number: int) -> dict[str, Any]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return sample(self, number)
+
+    monkeypatch.setattr(self_generated._Sampler, "sample", interrupted)
+    store = tmp_path / "store"
+    with pytest.raises(SystemExit):
+        main(own_text(command, source.path, f"paths.store={store}"))
+    [kept] = (store / "text" / "sampled").glob("*/*.json")
+    assert store_command.main(["gc", "--store", str(store)]) == 0 and kept.is_file()
+    shutil.rmtree(tmp_path / "output")
+    assert store_command.main(["gc", "--store", str(store)]) == 0 and not kept.exists()
+
+
+def test_another_model_that_text_is_sampled_from_is_fetched_before_it_names_the_text(
+    source: SourceConfig, monkeypatch: pytest.MonkeyPatch, command: Callable[..., list[str]]
+) -> None:
+    from replay_sweeps.models import build
+
+    fetched: list[str | None] = []
+    monkeypatch.setattr(build, "fetch_pretrained", lambda model: fetched.append(model.path))
+    assert source.path is not None
+    with hydra_loader() as loader:
+        [run, *_] = resolve_study(read_command(own_text(command, source.path), loader), loader).runs
+    prepare_models([replace(run, generic=replace(run.generic, path="some/other"))])
+    assert fetched == [source.path, "some/other"]
 
 
 def test_a_command_whose_model_cannot_sample_is_told_where_to_mend_it(
