@@ -40,8 +40,8 @@ class RankFailed(Exception):  # noqa: N818 - it reports what became of another p
 class Group:
     """The leader's side: at most one group at a time."""
 
-    def __init__(self, file: Path, output: Path) -> None:
-        self.file, self.output = file, output  # of the study: its work file and its folder
+    def __init__(self, file: Path, meeting: Path) -> None:
+        self.file, self.meeting = file, meeting  # the study's work file; where the tasks of a launcher find rank 0
         self.ranks = ALONE
         self._store: dist.TCPStore | None = None
         self._started: list[BaseProcess] = []
@@ -65,12 +65,13 @@ class Group:
             self._begin(trainer, world)
         except BaseException:
             self.end()
+            self._lost = True  # the tasks of a launcher, wherever they were: they are not found a second time
             raise
         return self.ranks
 
     def _begin(self, trainer: TrainerConfig, world: int) -> None:
         if self._task:
-            self._store = self._task.host(self.output)
+            self._store = self._task.host(self.meeting)
         elif world > 1:
             self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self._check(trainer, world)
@@ -196,5 +197,5 @@ class Group:
                 dist.destroy_process_group()
             torch.set_num_threads(self._threads)
         if self._task and self._store:
-            self._task.gone(self.output)
+            self._task.gone(self.meeting)
         self.ranks, self._store = ALONE, None

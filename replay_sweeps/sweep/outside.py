@@ -23,30 +23,34 @@ class Task:
     ranks: Ranks
     job: str
 
-    def _file(self, output: Path) -> Path:
-        return output / ".ranks" / f"{self.job}.json"
+    def _file(self, meeting: Path) -> Path:
+        return meeting / f"{self.job}.json"
 
-    def host(self, output: Path) -> dist.TCPStore:
-        """Rank 0: the store over which the tasks find each other; where it is, a file in the study's folder says."""
+    def host(self, meeting: Path) -> dist.TCPStore:
+        """Rank 0: the store over which the tasks find each other; where it is, a file in the folder `meeting` says."""
         store = dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False)
         host = platform.node() if self.ranks.nodes > 1 else "127.0.0.1"
-        write_atomically(self._file(output), json.dumps([host, store.port]).encode())
+        write_atomically(self._file(meeting), json.dumps([host, store.port]).encode())
         return store
 
-    def address(self, output: Path) -> tuple[str, int]:
-        """Where rank 0 is. Raises LostRank where it does not say so."""
+    def address(self, meeting: Path) -> tuple[str, int] | None:
+        """Where rank 0 is; None where it has left. Raises LostRank where it says neither."""
         began = time.monotonic()
         while time.monotonic() - began < STARTING:
             try:
-                host, port = json.loads(self._file(output).read_text())
-                return host, port
+                said = json.loads(self._file(meeting).read_text())
+                return (said[0], said[1]) if said else None
             except FileNotFoundError:
                 time.sleep(0.2)
         raise LostRank(f"rank 0 of job {self.job} did not say where it is within {STARTING:.0f} seconds")
 
-    def gone(self, output: Path) -> None:
+    def gone(self, meeting: Path) -> None:
         """Rank 0 is not to be found any more."""
-        self._file(output).unlink(missing_ok=True)
+        self._file(meeting).unlink(missing_ok=True)
+
+    def leave(self, meeting: Path) -> None:
+        """Rank 0 has nothing to train, or nothing more: a task that still looks for it may end."""
+        write_atomically(self._file(meeting), b"null")
 
 
 def task() -> Task | None:

@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, file: Path, order: Mapping[str, Any], log: Path) -> None:
         self.place = Workplace(order)
         self.ledger = self.place.ledger
-        self.group = Group(file, Path(order["output"]))
+        self.group = Group(file, meeting(order))
         self.in_process = order["in_process"]  # of the command: it shows progress, and stops with it
         self.progress = Progress(len(self.place.runs)) if self.in_process else None
         self.stop = StopFlag()
@@ -98,6 +98,11 @@ class Worker:
             raise Interrupted(self.stop.signal) from error
 
 
+def meeting(order: Mapping[str, Any]) -> Path:
+    """Where the tasks of a job find each other: a folder of each launch, since systems give numbers of jobs again."""
+    return Path(order["output"]) / ".ranks" / str(order["session"])
+
+
 def work(file: Path) -> dict[str, Any] | None:
     """Do what is ready in the study that a work file describes: None, or a line on what went wrong and whether the
     whole pool is concerned. Where the file asks to measure only, what was measured.
@@ -108,7 +113,8 @@ def work(file: Path) -> dict[str, Any] | None:
     order = json.loads(file.read_text())
     mine = task()
     if mine and not mine.ranks.leads:
-        follow(str(file), mine.ranks, mine.address(Path(order["output"])), len(os.sched_getaffinity(0)))
+        if address := mine.address(meeting(order)):
+            follow(str(file), mine.ranks, address, len(os.sched_getaffinity(0)))
         return None
     log = Path(order["output"]) / "logs" / f"{platform.node()}-{os.getpid()}.log"
     try:
@@ -124,6 +130,9 @@ def work(file: Path) -> dict[str, Any] | None:
                 logger.debug("where the worker failed", exc_info=True)
                 line = f"a worker on {platform.node()} failed: {type(error).__name__}: {error}".splitlines()[0]
                 return {"line": f"{line} (see {log})", "fatal": False}
+            finally:
+                if mine:
+                    mine.leave(meeting(order))
     except OSError as error:
         return {"line": storage_problem(error, log) or f"{log}: {error}", "fatal": True}
     return None
