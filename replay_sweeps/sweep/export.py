@@ -8,6 +8,7 @@ from typing import Any
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import folder_made_atomically
+from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.settings import build
 from replay_sweeps.sweep.references import Reference, references
 from replay_sweeps.sweep.store import StateName, Store
@@ -29,6 +30,10 @@ def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, a
     model: ModelConfig = build(ModelConfig, into["model"], [])
     if adapter and model.lora_rank is None:
         raise UserError(f"run {run_id} trained all weights: it has no adapter; leave out --adapter")
+    if "pretrained" in into and weights_fingerprint(model) != into["pretrained"]:
+        raise UserError(
+            f"{model.path} holds another model now than run {run_id} started from: put that one back to export the run"
+        )
     try:
         weights = store.open(state)
     except DamagedFile as error:

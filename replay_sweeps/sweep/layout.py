@@ -6,6 +6,7 @@ from typing import Any
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.files import fingerprint
+from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.sweep.plan import (
     PlannedRun,
     TextNames,
@@ -63,7 +64,9 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
 def read_into(config: RunConfig, vocab_size: int, texts: StudyTexts) -> dict[str, Any]:
     """The model that the states of a run are read into, and its tokenizer, as JSON values."""
     tokenizer = texts.tokenizer(config)
+    pretrained = {"pretrained": weights_fingerprint(config.model)} if config.model.path is not None else {}
     return {
+        **pretrained,
         "model": plain_values(asdict(config.model)),
         "vocab_size": vocab_size,
         "weights": config.trainer.weights,

@@ -1,6 +1,7 @@
 """A finished run as a folder: plain `transformers` loads it, and finds the same validation loss."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,3 +129,25 @@ def test_what_cannot_be_exported_is_told_in_one_line(
         [line] = capsys.readouterr().err.splitlines()
         assert said in line
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_is_not_exported_into_other_weights_than_it_started_from(
+    pretrained: Callable[[str], Path],
+    start_from: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from replay_sweeps.models.pretrained import describe
+
+    folder = shutil.copytree(pretrained("qwen2"), tmp_path / "model")
+    assert main(start_from(folder, "model.lora_rank=4")) == 0
+    file = folder / "model.safetensors"
+    save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    describe.cache_clear()  # as in another process
+    capsys.readouterr()
+    run_id, store = str(only_run(tmp_path / "output")["run_id"]), str(tmp_path / "output" / "store")
+    assert store_command(["export", run_id, str(tmp_path / "exported"), "--store", store]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{folder} holds another model now" in line and not (tmp_path / "exported").exists()
