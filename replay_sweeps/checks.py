@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleConfig, TrainerConfig
-from replay_sweeps.models.pretrained import PLAIN_HEADS, model_type
+from replay_sweeps.models.pretrained import why_logits
 from replay_sweeps.schedule.data_schedule import room
 from replay_sweeps.training.numerics import why_not_fused
 
@@ -145,8 +145,7 @@ def _trainer(run: RunConfig) -> Iterator[Problem]:
         yield "trainer.weights", "bf16 weights are multiplied in bf16: trainer.precision must be auto or bf16"
     if trainer.fused_loss == "true":
         lacking = why_not_fused() or ("needs a CUDA device" if trainer.accelerator == "cpu" else None)
-        if lacking is None and model_type(run.model) not in PLAIN_HEADS:
-            lacking = f"is for models whose logits are not scaled or capped: {', '.join(PLAIN_HEADS)}"
+        lacking = lacking or why_logits(run.model)
         if lacking is not None:
             yield "trainer.fused_loss", lacking
     if trainer.devices < 1 or trainer.nodes < 1:

@@ -197,9 +197,9 @@ def _lora_problems(model: ModelConfig, known: Pretrained) -> Iterator[str]:
     if model.lora_rank is None or not known.shapes:
         return
     for target in lora_names(model) or ():
-        if not any(_ends(name, target) for name in known.matrices()):
+        if not adapted(known, [target]):
             last = sorted({name.rpartition(".")[2] for name in adapted(known, None)})
-            yield f"there is no matrix {target} in the model; there are: {', '.join(last)}"
+            yield f"there is no matrix {target} in the model to adapt; there are: {', '.join(last)}"
 
 
 def lora_names(model: ModelConfig) -> list[str] | None:
@@ -249,6 +249,15 @@ def model_type(model: ModelConfig) -> str:
     """The architecture, as `transformers` calls it."""
     known = describe(model.path, model.revision, model.allow_pickle).config if model.path is not None else {}
     return str(known.get("model_type", "llama"))
+
+
+def why_logits(model: ModelConfig) -> str | None:
+    """Why the loss of a model is not that of its last hidden states and the head's weights alone, or None."""
+    if model_type(model) not in PLAIN_HEADS:
+        return f"is for models whose logits are not scaled or capped: {', '.join(PLAIN_HEADS)}"
+    if model.lora_rank is not None and any(map(is_head, lora_names(model) or ())):
+        return "has no gradient for adapters of the head: leave it out of model.lora_targets"
+    return None
 
 
 def weights_fingerprint(model: ModelConfig) -> str:

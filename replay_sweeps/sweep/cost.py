@@ -12,7 +12,7 @@ from typing import Any
 
 from replay_sweeps.config import RunConfig, TrainerConfig
 from replay_sweeps.models.flops import adapter_parameters, matrix_parameters, parameters
-from replay_sweeps.training.numerics import resolve
+from replay_sweeps.training.numerics import precision_of, resolve
 
 MOMENTS = 2  # of AdamW, each as large as what is trained
 MOST_DEVICES = 1024  # that advice speaks of
@@ -91,7 +91,7 @@ def activation_bytes(run: RunConfig, vocab_size: int, rates: Rates) -> int:
     bf16 of fp32 weights keep a bf16 copy of these. Where activations are computed anew, a layer's input alone stays.
     """
     model, trainer = run.model, run.trainer
-    numerics = resolve(trainer, dict(rates) if rates else None)
+    numerics = resolve(trainer, model, rates)
     world = trainer.devices * trainer.nodes
     rows = trainer.micro_batch_rows or max(1, trainer.batch_rows // world)
     half = numerics["precision"] == "bf16"
@@ -251,5 +251,5 @@ def hours(flops: float, trainer: TrainerConfig, rates: Rates) -> float | None:
     """
     peak = trainer.peak_tflops * 1e12 if trainer.peak_tflops else None
     if peak is None and rates is not None:
-        peak = rates[f"{resolve(trainer, dict(rates))['precision']}_flops"]
+        peak = rates[f"{precision_of(trainer, rates)}_flops"]
     return flops / (trainer.utilisation * peak * trainer.devices * trainer.nodes) / 3600 if peak else None

@@ -47,7 +47,7 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
         optimizer = replace(config.optimizer, weight_decay=0)
         shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, is_packed(config))
         if shape not in roots:
-            numerics = resolve(config.trainer, dict(rates) if rates else None)
+            numerics = resolve(config.trainer, config.model, rates)
             root = root_settings(config, generic, numerics, initial_weights(config, vocab_size))
             roots[shape] = fingerprint(root), numerics
             if texts is not None:

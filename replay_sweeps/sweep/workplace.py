@@ -57,7 +57,7 @@ class Workplace:
     def _engine_for(self, run: PlannedRun, ranks: Ranks) -> Engine:
         """The engine of a run's shape: kept while it is the one in use, since a model may fill the memory."""
         _, _, vocab_size = self.texts.of(run.config)
-        numerics = resolve(run.config.trainer, self.rates)
+        numerics = resolve(run.config.trainer, run.config.model, self.rates)
         shape = {**initial_weights(run.config, vocab_size), "init_seed": None}
         name = fingerprint([shape, numerics, plain_values(vars(run.config.trainer))])
         if name not in _engines:

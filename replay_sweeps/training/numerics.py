@@ -7,13 +7,15 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from replay_sweeps.config import TrainerConfig
+from replay_sweeps.config import ModelConfig, TrainerConfig
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.models.pretrained import why_logits
 
 logger = logging.getLogger(__name__)
 
@@ -67,24 +69,31 @@ def _measure() -> dict[str, Any]:
     return {"device": device, **rates}
 
 
-def resolve(trainer: TrainerConfig, rates: dict[str, Any] | None) -> dict[str, Any]:
-    """The numerics that enter a root: precision and compile as they will be, and torch's version.
+def precision_of(trainer: TrainerConfig, rates: Mapping[str, Any] | None) -> str:
+    """The precision of matrix products. Where nothing was measured yet, bf16 is assumed to be faster."""
+    if trainer.weights == "bf16":
+        return "bf16"
+    faster = rates is None or rates["bf16_flops"] > 1.5 * rates["fp32_flops"]
+    return trainer.precision if trainer.precision != "auto" else "bf16" if faster else "fp32"
+
+
+def resolve(trainer: TrainerConfig, model: ModelConfig, rates: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The numerics that enter a root: precision, compile and the kind of loss as they will be, and torch's version.
 
     Where nothing was measured yet (a plan on a fresh store), bf16 and a working compiler are assumed.
     """
-    faster = rates is None or rates["bf16_flops"] > 1.5 * rates["fp32_flops"]
-    precision = trainer.precision if trainer.precision != "auto" else "bf16" if faster else "fp32"
     compiled: bool | str = trainer.compile != "false" and compiler() is not None
     if compiled and trainer.compile == "layers":
         compiled = "layers"
-    numerics = {"precision": precision, "compile": compiled, "torch": torch_version()}
+    numerics = {"precision": precision_of(trainer, rates), "compile": compiled, "torch": torch_version()}
     # what is as it always was enters no key
     if trainer.weights == "bf16":
-        numerics |= {"precision": "bf16", "weights": "bf16"}
+        numerics["weights"] = "bf16"
     if trainer.activation_checkpointing:
         numerics["activation_checkpointing"] = True
     cuda = trainer.accelerator != "cpu" and rates is not None and rates["device"] == "cuda"
-    if trainer.fused_loss == "true" or (trainer.fused_loss == "auto" and cuda and why_not_fused() is None):
+    wanted = trainer.fused_loss == "true" or (trainer.fused_loss == "auto" and cuda and why_not_fused() is None)
+    if wanted and why_logits(model) is None:
         numerics["fused_loss"] = True
     return numerics
 

@@ -97,7 +97,11 @@ def test_frozen_matrices_cost_four_operations_a_weight(pretrained: Callable[[str
         (["model.lora_alpha=4"], "has no effect without model.lora_rank"),
         (
             ["model.lora_rank=2", "model.lora_targets=query"],
-            "there is no matrix query in the model; there are: down_proj",
+            "there is no matrix query in the model to adapt; there are: down_proj",
+        ),
+        (
+            ["model.lora_rank=2", "model.lora_targets=embed_tokens"],
+            "there is no matrix embed_tokens in the model to adapt; there are: down_proj",
         ),
     ],
 )

@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
+from replay_sweeps.command import read_command
 from replay_sweeps.main import main
+from replay_sweeps.study import hydra_loader, resolve_study
+from replay_sweeps.training import numerics
 from replay_sweeps.training.numerics import compiler, resolve
 
 from .conftest import ARCHITECTURES
@@ -103,17 +108,43 @@ def kept_bytes(network: torch.nn.Module) -> tuple[int, float]:
 def test_defaults_enter_no_key_and_choices_do(
     pretrained: Callable[[str], Path], start_from: Callable[..., list[str]]
 ) -> None:
-    from replay_sweeps.command import read_command
-    from replay_sweeps.study import hydra_loader, resolve_study
-
-    def numerics(*settings: str) -> dict[str, object]:
+    def found(*settings: str) -> dict[str, object]:
         with hydra_loader() as loader:
             study = resolve_study(read_command(start_from(pretrained("llama"), *settings), loader), loader)
-        return resolve(study.runs[0].trainer, None)
+        return resolve(study.runs[0].trainer, study.runs[0].model, None)
 
-    assert set(numerics()) == {"precision", "compile", "torch"}
-    assert numerics("trainer.weights=bf16", "trainer.precision=auto")["weights"] == "bf16"
-    assert numerics("trainer.activation_checkpointing=true")["activation_checkpointing"] is True
+    assert set(found()) == {"precision", "compile", "torch"}
+    assert found("trainer.weights=bf16", "trainer.precision=auto")["weights"] == "bf16"
+    assert found("trainer.activation_checkpointing=true")["activation_checkpointing"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "lora", "fused"),
+    [
+        ("qwen2", {}, True),
+        ("qwen2", {"lora_rank": 2}, True),
+        ("qwen2", {"lora_rank": 2, "lora_targets": "q_proj,lm_head"}, False),
+        ("gemma2", {}, False),
+    ],
+)
+def test_the_fused_loss_is_of_models_that_it_trains_as_the_plain_one_does(
+    kind: str,
+    lora: dict[str, Any],
+    fused: bool,
+    pretrained: Callable[[str], Path],
+    start_from: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from replay_sweeps.sweep.cost import activation_bytes
+
+    monkeypatch.setattr(numerics, "why_not_fused", lambda: None)
+    rates = {"device": "cuda", "fp32_flops": 1.0, "bf16_flops": 8.0}
+    with hydra_loader() as loader:
+        [run, *_] = resolve_study(read_command(start_from(pretrained(kind)), loader), loader).runs
+    run = replace(run, model=replace(run.model, **lora), trainer=replace(run.trainer, accelerator="auto"))
+    assert resolve(run.trainer, run.model, rates).get("fused_loss", False) is fused
+    plain = replace(run, trainer=replace(run.trainer, fused_loss="false"))
+    assert (activation_bytes(run, 448, rates) < activation_bytes(plain, 448, rates)) is fused
 
 
 @pytest.mark.parametrize(
