@@ -106,13 +106,20 @@ def _observations(run: PlannedRun) -> set[tuple[str, str]]:
 
 
 def choose(
-    runs: Sequence[PlannedRun], costs: Costs, budget: float, workers: int = 1, done: Collection[int] = ()
+    runs: Sequence[PlannedRun],
+    costs: Costs,
+    budget: float,
+    workers: int = 1,
+    done: Collection[int] = (),
+    grids: Sequence[int] = (),
 ) -> Choice:
     """The runs that `workers` finish within `budget` seconds: taken in order, what does not fit being left out.
 
-    Runs that stand together and differ in ρ alone are taken together or not at all: else the arms of a comparison would
-    be tuned over different settings, the dearer one over fewer. Room is kept for the smallest comparison, a run without
-    replay and one with, alike in all else, at the largest N that is replayed. Raises TooLittle where that does not fit.
+    Runs of a grid that differ in ρ alone are taken together or not at all: else the arms of a comparison would be tuned
+    over different settings, the dearer one over fewer. `grids` tells which of a study's grids each run is in: those of
+    a later grid wait for it, since grids come in the order of their importance. Room is kept for the smallest
+    comparison, a run without replay and one with, alike in all else, at the largest N that is replayed. Raises
+    TooLittle where that does not fit.
     """
     bill = _Bill(runs, costs, done)
     pairs = _comparisons(runs)
@@ -122,8 +129,7 @@ def choose(
     slow = {i for i, run in enumerate(runs) if i not in done and run.steps * costs.step[run.root] > usable}
     if least.seconds > usable * workers or slow & {*pair}:
         raise TooLittle(pair, least.steps, least.rest)
-    for _, together in itertools.groupby(range(len(runs)), lambda index: _but_replay(runs[index].config)):
-        block = list(together)
+    for block in _blocks(runs, grids):
         missing = block if _has_comparison(bill.taken, pairs) else [*block, *pair]
         missing = [i for i in dict.fromkeys(missing) if i not in bill.taken]
         if not slow & {*block} and bill.with_more(missing) <= usable * workers:
@@ -132,6 +138,14 @@ def choose(
         bill.take_all([index for index in pair if index not in bill.taken])
     kept = sorted(bill.taken)
     return Choice(tuple(kept), tuple(index for index in range(len(runs)) if index not in kept), bill.seconds)
+
+
+def _blocks(runs: Sequence[PlannedRun], grids: Sequence[int]) -> list[list[int]]:
+    """The runs of each grid that differ in ρ alone, in the order in which the first of each stands."""
+    found: dict[tuple[int, RunConfig], list[int]] = {}
+    for index, run in enumerate(runs):
+        found.setdefault((grids[index] if grids else 0, _but_replay(run.config)), []).append(index)
+    return list(found.values())
 
 
 def _has_comparison(taken: Sequence[int], pairs: Sequence[tuple[int, ...]]) -> bool:

@@ -78,7 +78,7 @@ def _decided(
     costs = _costs(texts, layout, timing)
     done = _done(study, layout) if texts else set()
     try:
-        choice = choose(runs, costs, budget, workers, done)
+        choice = choose(runs, costs, budget, workers, done, [study.grid_of(run.config) for run in runs])
     except TooLittle as too_little:
         pair = " and ".join(in_words(study.runs[index], study.axes) for index in too_little.runs)
         raise UserError(
