@@ -45,7 +45,7 @@ class Study:
     @property
     def workers(self) -> int:
         """How many workers there are at most."""
-        return self.runs[0].workers or (1 if self.in_process else os.cpu_count() or 1)
+        return 1 if self.in_process else self.runs[0].workers or os.cpu_count() or 1
 
     def grid_of(self, run: RunConfig) -> int:
         """Which of the study's grids a run is in, also once its N was counted from a share."""
