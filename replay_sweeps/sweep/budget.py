@@ -47,11 +47,12 @@ class Choice:
 
 
 class TooLittle(Exception):  # noqa: N818 - a finding
-    """Not even the smallest comparison fits: `runs`, its places in the grid; the seconds of its steps and the rest."""
+    """Not even the smallest comparison fits: `runs`, its places in the grid; the seconds of its steps, of the rest, and
+    of its longest run's steps, which one worker trains alone."""
 
-    def __init__(self, runs: Sequence[int], steps: float, rest: float) -> None:
+    def __init__(self, runs: Sequence[int], steps: float, rest: float, longest: float) -> None:
         super().__init__(f"{steps + rest:.0f} seconds")
-        self.runs, self.steps, self.rest = runs, steps, rest
+        self.runs, self.steps, self.rest, self.longest = runs, steps, rest, longest
 
 
 class _Bill:
@@ -126,9 +127,10 @@ def choose(
     pair = min(pairs, key=bill.with_more, default=(0,))
     usable = PLANNED * budget
     least = _Bill(runs, costs, done, pair)
-    slow = {i for i, run in enumerate(runs) if i not in done and run.steps * costs.step[run.root] > usable}
+    alone = {i: run.steps * costs.step[run.root] for i, run in enumerate(runs) if i not in done}
+    slow = {i for i, seconds in alone.items() if seconds > usable}
     if least.seconds > usable * workers or slow & {*pair}:
-        raise TooLittle(pair, least.steps, least.rest)
+        raise TooLittle(pair, least.steps, least.rest, max(alone.get(i, 0.0) for i in pair))
     for block in _blocks(runs, grids):
         missing = block if _has_comparison(bill.taken, pairs) else [*block, *pair]
         missing = [i for i in dict.fromkeys(missing) if i not in bill.taken]
@@ -217,10 +219,10 @@ def _number(value: Any) -> str:
 def would_fit(too_little: TooLittle, budget: float, workers: int, lora: bool) -> str:
     """What to do about a budget that is too small; `lora`, whether adapters alone are trained already."""
     usable = PLANNED * budget * workers
-    least = (too_little.steps + too_little.rest) / PLANNED / workers
+    least = max((too_little.steps + too_little.rest) / workers, too_little.longest) / PLANNED
     fits = [f"budget={short_time(least)}"]
     if too_little.rest < usable:
-        parts = math.ceil(too_little.steps / (usable - too_little.rest))
+        parts = math.ceil(max(too_little.steps / (usable - too_little.rest), too_little.longest * workers / usable))
         fits.append(f"1/{max(parts, 2)} of the target text")
     fits += ["a smaller model"] if lora else ["LoRA (model.lora_rank=16)", "a smaller model"]
     return f"{', '.join(fits)}, or fewer evaluation.tokens"

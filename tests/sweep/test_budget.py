@@ -1,5 +1,6 @@
 """A grid is cut to a budget of time: in the study's order, never below the smallest comparison, and the same again."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -113,8 +114,12 @@ def test_what_is_done_costs_nothing(layout_of: Callable[..., Layout]) -> None:
 
 def test_a_run_that_one_worker_cannot_finish_in_time_is_left_out(layout_of: Callable[..., Layout]) -> None:
     layout = layout_of("schedule.replay_fraction=0,0.5", "schedule.target_fraction=1/128")
-    with pytest.raises(TooLittle):
-        choose(layout.runs, costs(), layout.runs[0].steps, workers=100)
+    longest = max(run.steps for run in layout.runs)
+    with pytest.raises(TooLittle) as told:
+        choose(layout.runs, costs(), longest, workers=100)
+    enough = math.ceil(longest / 0.9)
+    assert f"budget={enough}s" in would_fit(told.value, longest, 100, lora=False)
+    assert choose(layout.runs, costs(), enough, workers=100).kept == (0, 1)
 
 
 def test_what_is_left_out_is_said_in_groups(layout_of: Callable[..., Layout]) -> None:
