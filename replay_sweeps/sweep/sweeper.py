@@ -103,17 +103,18 @@ class PrefixTreeSweeper(Sweeper):
         self, fixed: Sequence[str], study: "Study", texts: "StudyTexts", layout: "Layout", rates: dict[str, Any]
     ) -> "Study":
         """The study with the runs that fit its budget, said on stderr; steps are measured where that was not done."""
+        from replay_sweeps.sweep.measure import Timing
+        from replay_sweeps.sweep.rounds import answers
         from replay_sweeps.sweep.within import within_budget
 
         def measure(run: "PlannedRun") -> "Timing":
             logger.info("budget %s: measuring a few steps", run.config.budget)
-            answers = [job.return_value for job in self._measuring(fixed, study, texts, run, rates)]
-            timings = [Timing(**answer["timing"]) for answer in answers if answer and "timing" in answer]
+            said = answers(lambda: self._measuring(fixed, study, texts, run, rates), study.store)
+            timings = [Timing(**answer["timing"]) for answer in said if "timing" in answer]
             if not timings:
-                raise CannotGoOn(*dict.fromkeys(answer["line"] for answer in answers if answer))
+                lines = dict.fromkeys(answer["line"] for answer in said)
+                raise CannotGoOn(*(lines or ["the workers ended while measuring: see the study's logs/"]))
             return max(timings, key=lambda timing: timing.step)
-
-        from replay_sweeps.sweep.measure import Timing
 
         with raised_on_terminate():
             study = within_budget(study, texts, layout, measure)
