@@ -40,7 +40,7 @@ def order(study: Study, runs: list[int], store: Path, rates: dict) -> dict:
         **{"store": str(store), "output": str(store.parent), "session": "benchmark", "in_process": False},
         **{"workers": 1, "fail_fast": False, "keep_states": "leaves", "rates": rates},
         "keys": fingerprint([run.key(run.steps) for run in layout.runs]),
-        "runs": [plain_values(dataclasses.asdict(run)) for run in configs],
+        **{name: [plain_values(dataclasses.asdict(run)) for run in configs] for name in ("runs", "texts")},
     }
 
 

@@ -196,7 +196,7 @@ class RunConfig:
     study: StudyConfig
     plan: str = "false"  # true: say what would be done; json: the same as JSON; NAME.svg: draw the tree, too
     scale: str | None = None
-    workers: int | None = None  # at most so many at once; null: one in process, else one a core
+    workers: int | None = None  # at most so many at once, one a core where null; in process there is one
     fail_fast: bool = False  # stop at the first run that fails
     budget: str | None = None  # 90s, 45m, 2h, 1d: the grid is cut, in the study's order, to what fits
     keep_states: Literal["leaves", "all", "none"] = "leaves"  # trained states that stay when nothing waits for them

@@ -40,12 +40,19 @@ class Study:
     logger: Any
     in_process: bool  # whether the one worker is the command itself
     elsewhere: bool  # whether the launcher's workers may train on other machines
+    grids: Mapping[RunConfig, int]  # which of the study's grids each run is in, the first where it is in several
     budget: Mapping[str, Any] | None = None  # what was decided where a budget was given: see `sweep.within`
 
     @property
     def workers(self) -> int:
         """How many workers there are at most."""
-        return self.runs[0].workers or (1 if self.in_process else os.cpu_count() or 1)
+        return 1 if self.in_process else self.runs[0].workers or os.cpu_count() or 1
+
+    def grid_of(self, run: RunConfig) -> int:
+        """Which of the study's grids a run is in, also once its N was counted from a share."""
+        if run.schedule.target_share is not None:
+            run = dataclasses.replace(run, schedule=dataclasses.replace(run.schedule, target_tokens=None))
+        return self.grids[run]
 
 
 @contextmanager
@@ -63,11 +70,11 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     composer = Composer(command, loader)
     launcher = composer.base.hydra.launcher
     grids = grids_of(composer.base, command)
-    cells = [cell for grid in grids for cell in product(grid)]
-    runs: dict[RunConfig, Cell] = {}
+    cells = [(number, cell) for number, grid in enumerate(grids) for cell in product(grid)]
+    runs: dict[RunConfig, int] = {}  # each with its grid
     problems: dict[str, None] = {}
     checked: dict[tuple[Any, ...], Cell] = {}
-    for cell in cells:
+    for number, cell in cells:
         run, wrong = composer.run(cell)
         if run is not None and not wrong and run.model.path is not None:
             wrong = [*check_pretrained(run.model)]
@@ -77,7 +84,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
             sampled = dataclasses.replace(run.generic, path=run.model.path, revision=run.model.revision)
             run = dataclasses.replace(run, generic=sampled)
         if run is not None and not wrong:
-            runs.setdefault(run, cell)
+            runs.setdefault(run, number)
             wrong = [*check_run(run)]
             if run.plan == "false":
                 wrong += check_launcher(run.trainer, launcher.get("tasks_per_node", 1), launcher.get("nodes", 1))
@@ -96,7 +103,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         raise UserError(*problems)
     first = next(iter(runs))
     output, store = folders(first)
-    axes = dict.fromkeys(name for cell in cells for name in cell)
+    axes = dict.fromkeys(name for _, cell in cells for name in cell)
     return Study(
         name=first.study.name,
         title=first.study.title,
@@ -110,6 +117,7 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
         logger=first.logger,
         in_process=launcher._target_.endswith(".BasicLauncher"),
         elsewhere=launcher._target_.endswith((".SlurmLauncher", ".RayLauncher")),
+        grids=runs,
     )
 
 

@@ -2,13 +2,21 @@
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from replay_sweeps.command import read_command
 from replay_sweeps.main import main
+from replay_sweeps.study import hydra_loader, resolve_study
+from replay_sweeps.sweep.budget import Costs, choose
+from replay_sweeps.sweep.layout import lay_out
+from replay_sweeps.sweep.shares import with_target_tokens
 from tests.pretrained_model import write_small_model
+
+RHO = (0, Fraction(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,29 @@ def test_a_plan_within_an_unmeasured_budget_says_so_and_writes_nothing(
     said = capsys.readouterr().err
     assert "is too little for the least that answers the question" in said and "would fit: budget=" in said
     assert not (tmp_path / "output").exists()
+
+
+def test_swept_epochs_are_the_same_in_both_arms_and_the_questions_keep_their_order(
+    texts: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    given = [f"model.path={model}", f"generic.path={texts[0]}", f"target.path={texts[1]}", "+scale=tiny"]
+    with hydra_loader() as loader:
+        command = ["study=finetune_pretrained", *given, f"paths.output={tmp_path}", "schedule.target_epochs=1,2,4"]
+        study = resolve_study(read_command(command, loader), loader)
+    runs = with_target_tokens(study.runs, None)
+    layout = lay_out(runs, None, None)
+    grids = [study.grid_of(run) for run in runs]
+    assert grids == sorted(grids) and runs[-1].schedule.stage2 != runs[0].schedule.stage2
+    roots, stores = {run.root for run in layout.runs}, {o.store for run in layout.runs for o in run.observations}
+    costs = Costs(
+        dict.fromkeys(roots, 1.0), dict.fromkeys(roots, 0.0), dict.fromkeys(roots, 0.0), dict.fromkeys(stores, 1)
+    )
+    whole = choose(layout.runs, costs, 1e9, grids=grids).seconds
+    for share in (0.1, 0.2, 0.3):
+        kept = [runs[index].schedule for index in choose(layout.runs, costs, share * whole, grids=grids).kept]
+        assert {run.replay_fraction for run in kept} == {*RHO}  # how much replay is a later question
+        arms = [{r.target_epochs for r in kept if (r.replay_fraction, r.target_share) == (rho, 1)} for rho in RHO]
+        assert arms[0] == arms[1] != set()
 
 
 @pytest.mark.slow

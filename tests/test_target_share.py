@@ -34,6 +34,30 @@ def test_a_share_is_so_many_of_the_texts_own_rows_rounded_down_and_one_at_least(
     assert after["done"] == 3 and not any("estimate" in warning for warning in after["warnings"])
 
 
+def test_a_plan_refuses_no_share_on_the_ground_of_an_estimate(
+    command: Callable[..., list[str]], texts: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = sharing(command, "schedule.target_share=1,1/2", "schedule.total_tokens=1024", "plan=json")
+    assert main(given) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["runs"] == 2
+    [warning] = [line for line in plan["warnings"] if "schedule.target_share=1 does not fit" in line]
+    assert "schedule.total_tokens=1024" in warning and "N = " in warning
+
+
+def test_an_estimate_is_of_the_documents_that_are_read(
+    command: Callable[..., list[str]], texts: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = sharing(command, "schedule.target_share=1", "schedule.total_tokens=1048576", "plan=json")
+    found = []
+    for most in ("null", "20"):
+        assert main([*given, f"target.max_documents={most}"]) == 0
+        [line] = [w for w in json.loads(capsys.readouterr().out)["warnings"] if w.startswith("N is an estimate")]
+        found.append(int(line.split("about ")[1].split()[0].replace(",", "")))
+    whole, some = found
+    assert whole / 12 < some < whole / 8  # 20 of 200
+
+
 def test_shares_that_come_to_the_same_rows_are_one_run(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

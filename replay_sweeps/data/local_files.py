@@ -29,6 +29,11 @@ def _ending(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+def is_one_document(path: Path) -> bool:
+    """Whether a readable file is a document as a whole (very long ones are read in several)."""
+    return _ending(path) in PLAIN
+
+
 def endings(rows: Rows) -> tuple[str, ...]:
     """The endings of the files that can be read; a file of plain text holds no conversation."""
     return (*PLAIN, *LINES, *PARQUET) if isinstance(rows, TextRows) else (*LINES, *PARQUET)

@@ -47,11 +47,12 @@ class Choice:
 
 
 class TooLittle(Exception):  # noqa: N818 - a finding
-    """Not even the smallest comparison fits: `runs`, its places in the grid; the seconds of its steps and the rest."""
+    """Not even the smallest comparison fits: `runs`, its places in the grid; the seconds of its steps, of the rest, and
+    of its longest run's steps, which one worker trains alone."""
 
-    def __init__(self, runs: Sequence[int], steps: float, rest: float) -> None:
+    def __init__(self, runs: Sequence[int], steps: float, rest: float, longest: float) -> None:
         super().__init__(f"{steps + rest:.0f} seconds")
-        self.runs, self.steps, self.rest = runs, steps, rest
+        self.runs, self.steps, self.rest, self.longest = runs, steps, rest, longest
 
 
 class _Bill:
@@ -106,24 +107,31 @@ def _observations(run: PlannedRun) -> set[tuple[str, str]]:
 
 
 def choose(
-    runs: Sequence[PlannedRun], costs: Costs, budget: float, workers: int = 1, done: Collection[int] = ()
+    runs: Sequence[PlannedRun],
+    costs: Costs,
+    budget: float,
+    workers: int = 1,
+    done: Collection[int] = (),
+    grids: Sequence[int] = (),
 ) -> Choice:
     """The runs that `workers` finish within `budget` seconds: taken in order, what does not fit being left out.
 
-    Runs that stand together and differ in ρ alone are taken together or not at all: else the arms of a comparison would
-    be tuned over different settings, the dearer one over fewer. Room is kept for the smallest comparison, a run without
-    replay and one with, alike in all else, at the largest N that is replayed. Raises TooLittle where that does not fit.
+    Runs of a grid that differ in ρ alone are taken together or not at all: else the arms of a comparison would be tuned
+    over different settings, the dearer one over fewer. `grids` tells which of a study's grids each run is in: those of
+    a later grid wait for it, since grids come in the order of their importance. Room is kept for the smallest
+    comparison, a run without replay and one with, alike in all else, at the largest N that is replayed. Raises
+    TooLittle where that does not fit.
     """
     bill = _Bill(runs, costs, done)
     pairs = _comparisons(runs)
     pair = min(pairs, key=bill.with_more, default=(0,))
     usable = PLANNED * budget
     least = _Bill(runs, costs, done, pair)
-    slow = {i for i, run in enumerate(runs) if i not in done and run.steps * costs.step[run.root] > usable}
+    alone = {i: run.steps * costs.step[run.root] for i, run in enumerate(runs) if i not in done}
+    slow = {i for i, seconds in alone.items() if seconds > usable}
     if least.seconds > usable * workers or slow & {*pair}:
-        raise TooLittle(pair, least.steps, least.rest)
-    for _, together in itertools.groupby(range(len(runs)), lambda index: _but_replay(runs[index].config)):
-        block = list(together)
+        raise TooLittle(pair, least.steps, least.rest, max(alone.get(i, 0.0) for i in pair))
+    for block in _blocks(runs, grids):
         missing = block if _has_comparison(bill.taken, pairs) else [*block, *pair]
         missing = [i for i in dict.fromkeys(missing) if i not in bill.taken]
         if not slow & {*block} and bill.with_more(missing) <= usable * workers:
@@ -132,6 +140,14 @@ def choose(
         bill.take_all([index for index in pair if index not in bill.taken])
     kept = sorted(bill.taken)
     return Choice(tuple(kept), tuple(index for index in range(len(runs)) if index not in kept), bill.seconds)
+
+
+def _blocks(runs: Sequence[PlannedRun], grids: Sequence[int]) -> list[list[int]]:
+    """The runs of each grid that differ in ρ alone, in the order in which the first of each stands."""
+    found: dict[tuple[int, RunConfig], list[int]] = {}
+    for index, run in enumerate(runs):
+        found.setdefault((grids[index] if grids else 0, _but_replay(run.config)), []).append(index)
+    return list(found.values())
 
 
 def _has_comparison(taken: Sequence[int], pairs: Sequence[tuple[int, ...]]) -> bool:
@@ -203,10 +219,10 @@ def _number(value: Any) -> str:
 def would_fit(too_little: TooLittle, budget: float, workers: int, lora: bool) -> str:
     """What to do about a budget that is too small; `lora`, whether adapters alone are trained already."""
     usable = PLANNED * budget * workers
-    least = (too_little.steps + too_little.rest) / PLANNED / workers
+    least = max((too_little.steps + too_little.rest) / workers, too_little.longest) / PLANNED
     fits = [f"budget={short_time(least)}"]
     if too_little.rest < usable:
-        parts = math.ceil(too_little.steps / (usable - too_little.rest))
+        parts = math.ceil(max(too_little.steps / (usable - too_little.rest), too_little.longest * workers / usable))
         fits.append(f"1/{max(parts, 2)} of the target text")
     fits += ["a smaller model"] if lora else ["LoRA (model.lora_rank=16)", "a smaller model"]
     return f"{', '.join(fits)}, or fewer evaluation.tokens"

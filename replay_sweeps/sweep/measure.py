@@ -15,6 +15,7 @@ from replay_sweeps.schedule.behaviour import first_difference
 from replay_sweeps.sweep.cost import hours
 from replay_sweeps.sweep.ledger import Work
 from replay_sweeps.sweep.plan import PlannedRun
+from replay_sweeps.training.numerics import machine
 
 STEPS = 3  # the first waits for a compiler; the others tell the time of one
 FORWARD = 1 / 3  # of the operations of a training step
@@ -104,12 +105,13 @@ def estimated(
 
 def _file(store: Path, run: PlannedRun, workers: int) -> Path:
     trainer = run.config.trainer
-    name = fingerprint([run.root, trainer.threads, trainer.accelerator, workers])
+    how = [trainer.threads, trainer.accelerator, trainer.devices, trainer.nodes, trainer.strategy]
+    name = fingerprint([run.root, *how, workers, machine()])
     return store / "timings" / f"{name[:16]}.json"
 
 
 def read_timing(store: Path, run: PlannedRun, workers: int) -> Timing | None:
-    """What was measured of a run's root with so many workers, or None."""
+    """What was measured of a run's root with so many workers on this machine, or None."""
     try:
         record = read_record(_file(store, run, workers))
         return Timing(**{name: record[name] for name in ("step", "validation_token", "path")})

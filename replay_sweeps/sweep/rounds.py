@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from replay_sweeps.errors import CannotGoOn, storage_problem
@@ -54,13 +55,18 @@ class Rounds:
     def _round(self, workers: int, progress: Progress | None) -> list[Answer]:
         """Start so many workers and wait for them: what they said, where they had to say something."""
         with _Watch(self.ledger, self.claims, progress):
-            try:
-                return [answer for job in self.start(workers) if (answer := _answer(job))]
-            except Exception as error:  # whatever a launcher raises when a job is lost: the store tells what is done
-                problem = storage_problem(error, self.ledger.store.folder)
-                line = problem or f"the launcher failed: {type(error).__name__}: {error}".splitlines()[0]
-                logger.warning("%s", line)
-                return [{"line": line, "fatal": bool(problem)}]
+            return answers(lambda: self.start(workers), self.ledger.store.folder)
+
+
+def answers(start: Callable[[], Sequence[Any]], store: Path) -> list[Answer]:
+    """What workers that a launcher starts and waits for said, where they had to say something; or why it failed."""
+    try:
+        return [answer for job in start() if (answer := _answer(job))]
+    except Exception as error:  # whatever a launcher raises when a job is lost: the store tells what is done
+        problem = storage_problem(error, store)
+        line = problem or f"the launcher failed: {type(error).__name__}: {error}".splitlines()[0]
+        logger.warning("%s", line)
+        return [{"line": line, "fatal": bool(problem)}]
 
 
 def _answer(job: Any) -> Answer | None:

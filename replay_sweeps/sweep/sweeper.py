@@ -98,7 +98,7 @@ class PrefixTreeSweeper(Sweeper):
             refer(study, layout, ledger, complete=False)
             try:
                 with raised_on_terminate():
-                    self._train(command.fixed, study, ledger, rates)
+                    self._train(command.fixed, study, texts, ledger, rates)
             finally:
                 write_results(study, texts, layout, ledger)
             refer(study, layout, ledger, complete=not any(ledger.needs()))
@@ -107,17 +107,18 @@ class PrefixTreeSweeper(Sweeper):
         self, fixed: Sequence[str], study: "Study", texts: "StudyTexts", layout: "Layout", rates: dict[str, Any]
     ) -> "Study":
         """The study with the runs that fit its budget, said on stderr; steps are measured where that was not done."""
+        from replay_sweeps.sweep.measure import Timing
+        from replay_sweeps.sweep.rounds import answers
         from replay_sweeps.sweep.within import within_budget
 
         def measure(run: "PlannedRun") -> "Timing":
             logger.info("budget %s: measuring a few steps", run.config.budget)
-            answers = [job.return_value for job in self._measuring(fixed, study, run, rates)]
-            timings = [Timing(**answer["timing"]) for answer in answers if answer and "timing" in answer]
+            said = answers(lambda: self._measuring(fixed, study, texts, run, rates), study.store)
+            timings = [Timing(**answer["timing"]) for answer in said if "timing" in answer]
             if not timings:
-                raise CannotGoOn(*dict.fromkeys(answer["line"] for answer in answers if answer))
+                lines = dict.fromkeys(answer["line"] for answer in said)
+                raise CannotGoOn(*(lines or ["the workers ended while measuring: see the study's logs/"]))
             return max(timings, key=lambda timing: timing.step)
-
-        from replay_sweeps.sweep.measure import Timing
 
         with raised_on_terminate():
             study = within_budget(study, texts, layout, measure)
@@ -125,7 +126,9 @@ class PrefixTreeSweeper(Sweeper):
             logger.info("%s", line)
         return study
 
-    def _measuring(self, fixed: Sequence[str], study: "Study", run: "PlannedRun", rates: dict[str, Any]) -> Any:
+    def _measuring(
+        self, fixed: Sequence[str], study: "Study", texts: "StudyTexts", run: "PlannedRun", rates: dict[str, Any]
+    ) -> Any:
         """Every worker measures at once, as they will train: on the machines, and beside each other."""
         from replay_sweeps.sweep.ledger import Ledger
         from replay_sweeps.sweep.store import Store
@@ -133,12 +136,14 @@ class PrefixTreeSweeper(Sweeper):
 
         alone = replace(study, runs=(run.config,))
         file = study.output / MEASURE_FILE
-        write_work(alone, Ledger([run], Store(study.store)), Pool(study.workers), rates, file, measure=True)
+        write_work(alone, texts, Ledger([run], Store(study.store)), Pool(study.workers), rates, file, measure=True)
         return self._launcher(study.output, study.workers).launch(
             [worker_job(fixed, file)] * study.workers, initial_job_idx=0
         )
 
-    def _train(self, fixed: Sequence[str], study: "Study", ledger: "Ledger", rates: dict[str, Any]) -> None:
+    def _train(
+        self, fixed: Sequence[str], study: "Study", texts: "StudyTexts", ledger: "Ledger", rates: dict[str, Any]
+    ) -> None:
         """Start workers until nothing is left to do."""
         from replay_sweeps.progress import Progress
         from replay_sweeps.sweep.claims import Claims
@@ -154,7 +159,7 @@ class PrefixTreeSweeper(Sweeper):
         if any(needs):
             launcher = self._launcher(study.output, pool.workers)
             file = study.output / WORK_FILE
-            session = write_work(study, ledger, pool, rates, file)
+            session = write_work(study, texts, ledger, pool, rates, file)
             job = worker_job(fixed, file)
             progress = None if study.in_process else Progress(len(ledger.runs))
             Rounds(
@@ -230,7 +235,13 @@ def one_line_for_storage(store: Path) -> Iterator[None]:
 
 
 def write_work(
-    study: "Study", ledger: "Ledger", pool: "Pool", rates: dict[str, Any], file: Path, measure: bool = False
+    study: "Study",
+    texts: "StudyTexts",
+    ledger: "Ledger",
+    pool: "Pool",
+    rates: dict[str, Any],
+    file: Path,
+    measure: bool = False,
 ) -> str:
     """Write what a worker is told, and give the session's name. Paths are absolute, so that a worker may start
     anywhere."""
@@ -249,6 +260,7 @@ def write_work(
         "rates": rates,
         "keys": fingerprint([run.key(run.steps) for run in ledger.runs]),
         "runs": [plain_values(asdict(run)) for run in study.runs],
+        "texts": [plain_values(asdict(run)) for run in texts.runs],
     }
     write_atomically(file, json.dumps(work).encode())
     return session

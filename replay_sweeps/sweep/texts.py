@@ -31,6 +31,7 @@ class StudyTexts:
     """The prepared texts of a study, one for each generic source, tokenizer and row length that its runs use."""
 
     prepared: Mapping[TextKey, tuple[PreparedText, Mapping[SourceConfig, PreparedSource]]]
+    runs: tuple[RunConfig, ...]  # one for each of the targets: what finds all of it again
 
     def of(self, run: RunConfig) -> tuple[PreparedSource, PreparedSource, int]:
         """A run's target and generic text, and the size of the vocabulary."""
@@ -107,9 +108,9 @@ def prepare_texts(runs: Sequence[RunConfig], store: Path) -> StudyTexts:
 
 
 def _gather(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts | None:
-    targets: dict[TextKey, dict[SourceConfig, None]] = {}
+    targets: dict[TextKey, dict[SourceConfig, RunConfig]] = {}
     for run in runs:
-        targets.setdefault(_key(run), {})[run.target] = None
+        targets.setdefault(_key(run), {}).setdefault(run.target, run)
     prepared = {}
     for key, wanted in targets.items():
         generic, tokenizer, *size = key
@@ -117,7 +118,7 @@ def _gather(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts
         if text is None:
             return None
         prepared[key] = (text, dict(zip(wanted, text.targets, strict=True)))
-    return StudyTexts(prepared)
+    return StudyTexts(prepared, tuple(run for wanted in targets.values() for run in wanted.values()))
 
 
 def too_short(runs: Iterable[RunConfig], texts: StudyTexts) -> Iterator[str]:

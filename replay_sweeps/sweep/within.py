@@ -14,7 +14,7 @@ from replay_sweeps.sweep.estimate import measured_rate
 from replay_sweeps.sweep.layout import Layout
 from replay_sweeps.sweep.ledger import Ledger
 from replay_sweeps.sweep.measure import STEPS, Timing, estimated, measured_run, read_timing, scaled, write_timing
-from replay_sweeps.sweep.plan import PlannedRun
+from replay_sweeps.sweep.plan import PlannedRun, plain_values
 from replay_sweeps.sweep.store import Store
 from replay_sweeps.sweep.texts import StudyTexts
 from replay_sweeps.training.numerics import known_rates
@@ -26,14 +26,14 @@ Measure = Callable[[PlannedRun], Timing]
 def within_budget(study: Study, texts: StudyTexts | None, layout: Layout, measure: Measure | None) -> Study:
     """The study with those runs that fit its budget, and `budget`, what was decided and on what grounds.
 
-    A decision that was recorded for the same grid and budget stands. Without `measure` (a plan) nothing is measured and
-    nothing written: what the store knows, or the rate of the device, must do, else the whole grid stays. Raises
-    UserError where not even the smallest comparison fits.
+    A decision that was recorded for the same grid, settings and budget stands, on other machines too. Without `measure`
+    (a plan) nothing is measured and nothing written: what the store knows, or the rate of the device, must do, else the
+    whole grid stays. Raises UserError where not even the smallest comparison fits.
     """
     text = study.runs[0].budget
     if text is None:
         return study
-    name = fingerprint([text, study.workers, [run.run_id for run in layout.runs]])
+    name = _name(study, layout)
     decision = _recorded(study.output / FILE, name)
     if decision is None:
         found = _timing(study, layout, measure)
@@ -47,6 +47,14 @@ def within_budget(study: Study, texts: StudyTexts | None, layout: Layout, measur
     kept = set(decision["kept"])
     runs = tuple(config for config, run in zip(study.runs, layout.runs, strict=True) if run.run_id in kept)
     return replace(study, runs=runs, budget={key: decision[key] for key in decision if key not in ("name", "kept")})
+
+
+def _name(study: Study, layout: Layout) -> str:
+    """What a decision is for: a budget, workers, and runs with all that makes them fast or slow; not the machine."""
+    first = study.runs[0]
+    workers = 1 if study.in_process else first.workers
+    runs = [[run.run_id, asdict(run.config.trainer), asdict(run.config.evaluation)] for run in layout.runs]
+    return fingerprint([first.budget, study.in_process, workers, plain_values(runs)])
 
 
 def _recorded(file: Path, name: str) -> dict[str, Any] | None:
@@ -78,7 +86,7 @@ def _decided(
     costs = _costs(texts, layout, timing)
     done = _done(study, layout) if texts else set()
     try:
-        choice = choose(runs, costs, budget, workers, done)
+        choice = choose(runs, costs, budget, workers, done, [study.grid_of(run.config) for run in runs])
     except TooLittle as too_little:
         pair = " and ".join(in_words(study.runs[index], study.axes) for index in too_little.runs)
         raise UserError(

@@ -31,7 +31,8 @@ class Workplace:
         self.runs = [build(RunConfig, run, []) for run in order["runs"]]
         folder = Path(order["store"])
         self.store = Store(folder)
-        texts = find_texts(self.runs, folder)
+        # text is made for the targets of the whole grid at once, of which a budget may have left some out
+        texts = find_texts([build(RunConfig, run, []) for run in order["texts"]], folder)
         if texts is None:
             raise CannotGoOn(f"the text of the study is not in {folder}: start the study's command again")
         self.texts: StudyTexts = texts

@@ -20,7 +20,8 @@ from replay_sweeps.models.pretrained import why_logits
 logger = logging.getLogger(__name__)
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """What tells this machine from others, as far as its speed is concerned; imports no torch."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -30,7 +31,7 @@ def _machine() -> dict[str, str]:
 
 
 def _file(store: Path) -> Path:
-    return store / "numerics" / f"{fingerprint(_machine())[:16]}.json"
+    return store / "numerics" / f"{fingerprint(machine())[:16]}.json"
 
 
 def known_rates(store: Path) -> dict[str, Any] | None:
@@ -45,7 +46,7 @@ def measured_rates(store: Path) -> dict[str, Any]:
     """Matrix multiplications a second in fp32 and bf16 (FLOP/s), measured on first use and kept in the store."""
     found = known_rates(store)
     if found is None:
-        found = {**_machine(), **_measure()}
+        found = {**machine(), **_measure()}
         write_record(_file(store), found)
     return found
 

@@ -1,5 +1,6 @@
 """A grid is cut to a budget of time: in the study's order, never below the smallest comparison, and the same again."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -70,13 +71,29 @@ def test_room_is_kept_for_the_smallest_comparison(layout_of: Callable[..., Layou
     assert "budget=" in said and "of the target text" in said and "LoRA" in said
 
 
-def test_both_arms_of_a_comparison_are_tuned_over_the_same_settings(layout_of: Callable[..., Layout]) -> None:
-    grid = ["schedule.target_fraction=1/128", "schedule.target_epochs=4,2,1", "schedule.replay_fraction=0,0.5"]
-    layout = layout_of(*grid)
+@pytest.mark.parametrize("outer", ["epochs", "replay"])
+def test_both_arms_of_a_comparison_are_tuned_over_the_same_settings(
+    outer: str, layout_of: Callable[..., Layout]
+) -> None:
+    axes = ["schedule.target_epochs=4,2,1", "schedule.replay_fraction=0,0.5"]
+    layout = layout_of("schedule.target_fraction=1/128", *(axes if outer == "epochs" else reversed(axes)))
     whole = choose(layout.runs, costs(), 1e9).seconds
     for budget in range(75, int(whole / 0.9) + 2):
         kept = cells(layout, choose(layout.runs, costs(), budget).kept)
         assert {e for rho, e in kept if rho == 0} == {e for rho, e in kept if rho == 0.5}
+
+
+def test_what_a_later_grid_adds_to_a_comparison_waits_for_the_grids_before_it(
+    layout_of: Callable[..., Layout],
+) -> None:
+    layout = layout_of(
+        "schedule.target_epochs=4,2", "schedule.target_fraction=1/128", "schedule.replay_fraction=0,0.5,0.75"
+    )
+    grids = [int(rho == 0.75) for rho, _ in cells(layout, tuple(range(6)))]
+    first = [index for index, grid in enumerate(grids) if grid == 0]
+    enough = choose([layout.runs[index] for index in first], costs(), 1e9).seconds
+    assert choose(layout.runs, costs(), enough / 0.9 + 0.01, grids=grids).kept == tuple(first)
+    assert choose(layout.runs, costs(), enough / 0.9 + 0.01).kept != tuple(first)
 
 
 def test_the_smallest_comparison_stays_where_no_whole_row_of_replay_fractions_fits(
@@ -97,8 +114,12 @@ def test_what_is_done_costs_nothing(layout_of: Callable[..., Layout]) -> None:
 
 def test_a_run_that_one_worker_cannot_finish_in_time_is_left_out(layout_of: Callable[..., Layout]) -> None:
     layout = layout_of("schedule.replay_fraction=0,0.5", "schedule.target_fraction=1/128")
-    with pytest.raises(TooLittle):
-        choose(layout.runs, costs(), layout.runs[0].steps, workers=100)
+    longest = max(run.steps for run in layout.runs)
+    with pytest.raises(TooLittle) as told:
+        choose(layout.runs, costs(), longest, workers=100)
+    enough = math.ceil(longest / 0.9)
+    assert f"budget={enough}s" in would_fit(told.value, longest, 100, lora=False)
+    assert choose(layout.runs, costs(), enough, workers=100).kept == (0, 1)
 
 
 def test_what_is_left_out_is_said_in_groups(layout_of: Callable[..., Layout]) -> None:

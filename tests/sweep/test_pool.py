@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from replay_sweeps.errors import CannotGoOn
+from replay_sweeps.study import Study
 from replay_sweeps.sweep import claims, worker
 from replay_sweeps.sweep.claims import Claims
 from replay_sweeps.sweep.layout import Layout
@@ -222,3 +223,8 @@ def test_last_lines_of_a_log(tmp_path: Path) -> None:
     log.write_text("\n".join(map(str, range(100))))
     assert worker.last_lines(log).splitlines() == [str(line) for line in range(80, 100)]
     assert worker.last_lines(tmp_path / "none") == worker.last_lines(None) == ""
+
+
+def test_in_process_there_is_one_worker_whatever_is_asked_for(study_of: Callable[..., Study]) -> None:
+    assert study_of("workers=4").workers == 1
+    assert study_of("workers=4", "hydra/launcher=local").workers == 4
