@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.multiplier import EffectiveDataMultiplier, shown_interval
-from analysis.recommendation import Recommendation
+from analysis.recommendation import Recommendation, recommend
 from analysis.study import Findings, GroupFindings, Headline
 from analysis.tables import best
 
@@ -25,11 +25,12 @@ def shown_share(fraction: float) -> str:
 
 def answer(findings: Findings) -> str:
     """The first sentence of a report: what replay is worth in the group where most was tried."""
-    return group_answer(findings.groups[0])
+    first = findings.groups[0]
+    return group_answer(first, recommend(findings, first))
 
 
-def group_answer(group: GroupFindings) -> str:
-    """What replay is worth in one group, in one sentence; or why nothing can be said."""
+def group_answer(group: GroupFindings, advice: Recommendation | None) -> str:
+    """What replay is worth in one group, in one sentence; or why nothing can be said. It agrees with the advice."""
     if group.headline is None:
         return _without_multiplier(group)
     headline, result = group.headline, group.headline.multiplier
@@ -48,6 +49,8 @@ def group_answer(group: GroupFindings) -> str:
         doubt = f"these runs cannot tell it from no gain, and any ρ from {low} to {high} may be best"
         return f"{where}, {how} is worth {worth(result)}; {doubt}."
     against = ", against an untuned baseline" if headline.untuned else ""
+    if advice is not None and advice.verdict == "undecided":
+        return f"{where}, {how} is worth {worth(result)}{against}; the losses themselves cannot be told apart yet."
     return f"{where}, {how} is worth {worth(result)}{against}; {_range(headline)}."
 
 

@@ -65,8 +65,9 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
         "answer": answer(findings),
         "recommendation": recommended(first, recommend(findings, first)),
         "further_answers": [
-            (group.name, f"{group_answer(group)} {recommended(group, recommend(findings, group))}")
+            (group.name, f"{group_answer(group, advice)} {recommended(group, advice)}")
             for group in findings.groups[1:MOST_GROUPS]
+            for advice in (recommend(findings, group),)
         ],
         "warnings": all_warnings(findings) + evidence.warnings(),
         "figures": [

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis import analyse
-from analysis.answer import recommended
+from analysis.answer import answer, recommended
 from analysis.evidence import Evidence
 from analysis.figures.question import loss_against_replay
 from analysis.main import main
@@ -53,6 +53,17 @@ def test_a_gain_within_the_noise_is_not_recommended_and_seeds_would_settle_it():
     assert result.verdict == "undecided" and result.gain_low < 0 < result.gain_high
     assert "these runs cannot tell whether to replay" in text
     assert "more seeds at ρ = 0 and ρ = 0.75 (schedule.order_seed" in result.settle[0]
+
+
+def test_the_answer_keeps_a_range_of_fractions_only_where_replay_is_advised():
+    seen = set()
+    for seed in range(12):
+        findings = found(simulate_runs(Truth(gain=1.2, noise=0.015), replay_tokens=(8192,), seeds=2, seed=seed))
+        result = recommend(findings, findings.groups[0])
+        assert result is not None
+        assert ("keep ρ" in answer(findings)) == (result.verdict == "replay")
+        seen.add(result.verdict)
+    assert seen == {"replay", "undecided"}
 
 
 def test_as_many_seeds_as_advised_do_settle_it():
