@@ -26,7 +26,7 @@ def test_where_rank_0_trains_nothing_the_other_tasks_end_at_once(
 ) -> None:
     order = {"store": str(tmp_path / "store"), "output": str(tmp_path), "session": "a", "runs": [], "rates": None}
     file = tmp_path / "work.json"
-    file.write_text(json.dumps({**order, "keys": "of another machine"}))
+    file.write_text(json.dumps({**order, "texts": [], "keys": "of another machine"}))
     monkeypatch.setattr(pool, "task", lambda: task(0))
     said = pool.work(file)
     assert said and said["fatal"] and "would name states otherwise" in said["line"]
