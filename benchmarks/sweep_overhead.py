@@ -147,5 +147,5 @@ if __name__ == "__main__":
         sys.argv.remove("--measured")
         sys.exit(command())
     main(*map(int, sys.argv[1:]))
-elif __name__ == "sweep_overhead" and "OVERHEAD" in os.environ:  # preloaded by the process that local workers are forked from
+elif __name__ == "sweep_overhead" and "OVERHEAD" in os.environ:  # in what local workers are forked from
     measure()
