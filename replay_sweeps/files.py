@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.errors import DamagedFile
+
+logger = logging.getLogger(__name__)
 
 
 def sync_folder(folder: Path) -> None:
@@ -98,3 +101,14 @@ def read_record(path: Path) -> dict[str, Any]:
     if fingerprint(record) != checksum:
         raise DamagedFile(f"{path} does not match its checksum")
     return record
+
+
+def recalled(path: Path, damaged: str) -> dict[str, Any] | None:
+    """The record at `path`; None when there is none, or when it is damaged, which is warned of in these words."""
+    try:
+        return read_record(path)
+    except FileNotFoundError:
+        return None
+    except DamagedFile as error:
+        logger.warning("%s: %s", damaged, error)
+        return None

@@ -31,7 +31,7 @@ from replay_sweeps.data.tokenize import (
     train_bpe,
 )
 from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import fingerprint, folder_made_atomically, read_record, write_record
+from replay_sweeps.files import fingerprint, folder_made_atomically, recalled, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,7 @@ def record_path(folder: Path, key: str) -> Path:
 
 def recall(folder: Path, key: str) -> dict[str, Any] | None:
     """The record of an earlier result; None when there is none or it is damaged."""
-    path = record_path(folder, key)
-    try:
-        return read_record(path)
-    except FileNotFoundError:
-        return None
-    except DamagedFile as error:
-        logger.warning("a record is damaged and is made again: %s", error)
-        return None
+    return recalled(record_path(folder, key), "a record is damaged and is made again")
 
 
 class Preparation:

@@ -14,8 +14,8 @@ from typing import Any
 
 from replay_sweeps.config import ModelConfig, SourceConfig, TokenizerConfig
 from replay_sweeps.data.tokenize import check_tokenizer
-from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import file_checksum, fingerprint, read_record, write_record
+from replay_sweeps.errors import UserError
+from replay_sweeps.files import file_checksum, fingerprint, recalled, write_record
 from replay_sweeps.models.hub import fetch, local_folder
 from replay_sweeps.models.pretrained import ANY_LENGTH, check_pretrained, weights_fingerprint, with_pretrained_shape
 
@@ -98,7 +98,7 @@ def documents(source: SourceConfig, kept: Path) -> Iterator[str]:
     with closing(_Progress(wanted)) as progress:
         for number, first in enumerate(range(0, wanted, CHUNK_DOCUMENTS)):
             path = folder / f"{number:06}.json"
-            chunk = _recalled(path)
+            chunk = recalled(path, "sampled text is damaged and is sampled again")
             found = chunk is not None
             if chunk is None:
                 sampler = sampler or _Sampler(source)
@@ -107,16 +107,6 @@ def documents(source: SourceConfig, kept: Path) -> Iterator[str]:
             documents = chunk["documents"][: wanted - first]
             progress.add(len(documents), 0 if found else chunk["tokens"])
             yield from documents
-
-
-def _recalled(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_record(path)
-    except FileNotFoundError:
-        return None
-    except DamagedFile as error:
-        logger.warning("sampled text is damaged and is sampled again: %s", error)
-        return None
 
 
 class _Sampler:
