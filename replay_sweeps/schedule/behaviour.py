@@ -5,7 +5,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from replay_sweeps.files import canonical_json
 from replay_sweeps.schedule.data_schedule import DataSchedule
@@ -127,14 +127,30 @@ def key(root: str, run: Behaviour, step: int) -> str:
 
 
 def _text(piece: Piece) -> str:
-    """A piece as it enters keys."""
+    """A piece as it enters keys. Every value is written by name, so that a dataclass may grow a field."""
+    rate = piece.rate
     return canonical_json(
         [
             piece.start,
             piece.stop,
-            [{**vars(mix), "target": vars(mix.target) if mix.target else None} for mix in piece.mixes],
-            vars(piece.rate),
+            [_named_mix(mix) for mix in piece.mixes],
+            {"shape": rate.shape, "begin": rate.begin, "end": rate.end, "first": rate.first, "last": rate.last},
             piece.weight_decay,
             piece.reset,
         ]
     )
+
+
+def _named_mix(mix: Mix) -> dict[str, Any]:
+    target = mix.target and {
+        "store": mix.target.store,
+        "subset_seed": mix.target.subset_seed,
+        "order_seed": mix.target.order_seed,
+        "rows": mix.target.rows,
+    }
+    return {
+        "start_row": mix.start_row,
+        "numerator": mix.numerator,
+        "denominator": mix.denominator,
+        "target": target,
+    }

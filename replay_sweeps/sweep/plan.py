@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -15,8 +15,6 @@ from replay_sweeps.schedule.data_schedule import DataSchedule, stage2_alone, two
 from replay_sweeps.schedule.learning_rate import Rate, RateLaw
 
 SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
-_PRETRAINED = ("path", "revision", "allow_pickle", "lora_rank", "lora_alpha", "lora_targets")
-_NO_SHAPE = ("name", "tokenizer", "new_weights", *_PRETRAINED)  # settings of a model that say nothing of new weights
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,20 @@ def is_packed(run: RunConfig) -> bool:
 
 
 def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
-    """What shapes a state besides the behaviour: the root of its tree. `weights` names the initial weights."""
+    """What shapes a state besides the behaviour: the root of its tree. `weights` names the initial weights.
+
+    Every value is written by name, so that a dataclass of the schema may grow a field and no state is renamed.
+    """
     packed = {"packed": True} if is_packed(run) else {}
     return {
         **packed,
         "weights": weights,
-        "optimizer": {name: value for name, value in asdict(run.optimizer).items() if name != "weight_decay"},
+        "optimizer": {
+            "beta1": run.optimizer.beta1,
+            "beta2": run.optimizer.beta2,
+            "epsilon": run.optimizer.epsilon,
+            "gradient_clip": run.optimizer.gradient_clip,
+        },
         "numerics": numerics,
         "batch_rows": run.trainer.batch_rows,
         "micro_batch_rows": run.trainer.micro_batch_rows or run.trainer.batch_rows,
@@ -144,8 +150,18 @@ def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
     """The name of a model's initial weights: its shape and seed, or the fingerprint of a pretrained one's."""
     model = run.model
     if model.path is None:
-        shape = {name: value for name, value in asdict(model).items() if name not in _NO_SHAPE}
-        return {**shape, "vocab_size": vocab_size}
+        return {
+            "hidden_size": model.hidden_size,
+            "layers": model.layers,
+            "heads": model.heads,
+            "key_value_heads": model.key_value_heads,
+            "mlp_size": model.mlp_size,
+            "max_positions": model.max_positions,
+            "rope_theta": model.rope_theta,
+            "tie_embeddings": model.tie_embeddings,
+            "init_seed": model.init_seed,
+            "vocab_size": vocab_size,
+        }
     named: dict[str, Any] = {"pretrained": weights_fingerprint(model)}
     if model.lora_rank is not None:
         targets = lora_names(model)
