@@ -38,9 +38,10 @@ def _timed(owner: Any, name: str, part: str) -> None:
 
 def measure() -> None:
     """Let the parts of a worker be timed, and each worker leave its account in a folder."""
-    from replay_sweeps.sweep import pool, worker
-    from replay_sweeps.sweep.store import Store
+    from replay_sweeps.store.states import Store
     from replay_sweeps.training import callbacks, segment
+    from replay_sweeps.workers import worker
+    from replay_sweeps.workers import worker_process as pool
 
     for owner, name, part in (
         (segment, "validation_loss", "validation"),
@@ -79,7 +80,8 @@ def measure() -> None:
 def command() -> int:
     """The command, measured."""
     from replay_sweeps.main import main
-    from replay_sweeps.sweep import local, rounds
+    from replay_sweeps.workers import local_launcher as local
+    from replay_sweeps.workers import pool as rounds
 
     whole = rounds.Rounds._round
 

@@ -15,11 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from replay_sweeps import __version__
-from replay_sweeps.command import GROUPS, Command, choices, config_folder, read_command
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import write_atomically
 from replay_sweeps.interrupt import Interrupted
-from replay_sweeps.study import Study, hydra_loader, resolve_study
+from replay_sweeps.study.command import GROUPS, Command, choices, config_folder, read_command
+from replay_sweeps.study.study import Study, hydra_loader, resolve_study
 
 logger = logging.getLogger("replay_sweeps")
 
@@ -85,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(study: Study, wanted: str) -> int:
-    from replay_sweeps.sweep.outlook import drawing, drawn, outlook, plan_text
-    from replay_sweeps.sweep.texts import find_texts
+    from replay_sweeps.data.study_texts import find_texts
+    from replay_sweeps.plan.report import drawing, drawn, outlook, plan_text
 
     report, ledger = outlook(study, find_texts(study.runs, study.store))
     if wanted.endswith(".svg"):
@@ -112,7 +112,7 @@ def _run(command: Command) -> None:
 
 def _task(config: DictConfig) -> dict[str, Any] | None:
     """What the launcher runs: one worker."""
-    from replay_sweeps.sweep.pool import work
+    from replay_sweeps.workers.worker_process import work
 
     return work(Path(config.worker))
 

@@ -1,7 +1,7 @@
 """Makes Hydra find the launcher of local workers. Every start of Hydra imports this: it stays light."""
 
-from replay_sweeps.sweep.local import LocalLauncher as _LocalLauncher
+from replay_sweeps.workers.local_launcher import LocalLauncher as _LocalLauncher
 
 
 class LocalLauncher(_LocalLauncher):
-    """The launcher of `replay_sweeps.sweep.local`, in a module where Hydra looks for plugins."""
+    """The launcher of `replay_sweeps.workers.local_launcher`, in a module where Hydra looks for plugins."""

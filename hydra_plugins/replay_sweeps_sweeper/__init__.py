@@ -5,11 +5,11 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from replay_sweeps.sweep.sweeper import PrefixTreeSweeper as _PrefixTreeSweeper
+from replay_sweeps.workers.sweeper import PrefixTreeSweeper as _PrefixTreeSweeper
 
 
 class PrefixTreeSweeper(_PrefixTreeSweeper):
-    """The sweeper of `replay_sweeps.sweep.sweeper`, in a module where Hydra looks for plugins."""
+    """The sweeper of `replay_sweeps.workers.sweeper`, in a module where Hydra looks for plugins."""
 
 
 @dataclass

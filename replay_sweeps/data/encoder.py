@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data.chat import ChatTemplate
+from replay_sweeps.data.chat_template import ChatTemplate
 from replay_sweeps.data.packing import Packing
-from replay_sweeps.data.prepared import PreparedTokenizer
+from replay_sweeps.data.prepared_text import PreparedTokenizer
 from replay_sweeps.data.token_store import TokenStore, dtype_for, write_packed_store, write_token_store
-from replay_sweeps.data.tokenize import LoadedTokenizer, encode
+from replay_sweeps.data.tokenizers import LoadedTokenizer, encode
 from replay_sweeps.errors import UserError
 
 logger = logging.getLogger(__name__)

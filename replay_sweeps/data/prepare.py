@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data.chat import check_chat_template, no_template_line, prepare_template
-from replay_sweeps.data.clean_text import text_key
+from replay_sweeps.data.chat_template import check_chat_template, no_template_line, prepare_template
+from replay_sweeps.data.cleaning import text_key
 from replay_sweeps.data.parallel import processors
-from replay_sweeps.data.preparation import VERSION, Preparation, recall, record_path, tokenizer_key
-from replay_sweeps.data.prepared import PreparedText
-from replay_sweeps.data.sources import check_source
-from replay_sweeps.data.tokenize import (
+from replay_sweeps.data.pipeline import VERSION, Preparation, recall, record_path, tokenizer_key
+from replay_sweeps.data.prepared_text import PreparedText
+from replay_sweeps.data.sources.documents import check_source
+from replay_sweeps.data.tokenizers import (
     BPE,
     TEMPLATE_FILE,
     check_tokenizer,

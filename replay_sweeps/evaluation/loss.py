@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from replay_sweeps.data.store_rows import StoreRows
+from replay_sweeps.data.token_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
-from replay_sweeps.training.ranks import ALONE, Ranks
+from replay_sweeps.distributed.ranks import ALONE, Ranks
 
 
 def validation_rows(rows: StoreRows, batch_rows: int, device: torch.device, packed: bool) -> Iterator[list[Tensor]]:

@@ -1,0 +1,1 @@
+"""Causal language models: built, read, adapted, and what they compute."""

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from replay_sweeps.data.installed import package_folder
+from replay_sweeps.data.sources.installed_packages import package_folder
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import folder_made_atomically
 

@@ -1,0 +1,1 @@
+"""What a run does at each step, as pure functions of the step; no torch."""

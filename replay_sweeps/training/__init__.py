@@ -1,0 +1,1 @@
+"""One segment of steps: a parent state becomes a child state."""

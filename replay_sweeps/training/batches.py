@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from replay_sweeps.data.mixture import BatchRows, Mixture
-from replay_sweeps.data.store_rows import StoreRows
+from replay_sweeps.data.token_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
-from replay_sweeps.sweep.ledger import Work
-from replay_sweeps.sweep.plan import is_packed
-from replay_sweeps.training.ranks import ALONE, Ranks
+from replay_sweeps.distributed.ranks import ALONE, Ranks
+from replay_sweeps.store.status import Work
+from replay_sweeps.tree.planned_run import is_packed
 
 # step: int; tokens: [rows, T]; is_target: [rows]; weight: [rows]; and of a packed run loss_mask and segments: [rows, T]
 Batch = dict[str, Any]

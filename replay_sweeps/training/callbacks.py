@@ -6,8 +6,8 @@ from typing import Any
 
 import lightning
 
-from replay_sweeps.models.lit_module import ReplayModule
-from replay_sweeps.sweep.store import METRICS
+from replay_sweeps.store.states import METRICS
+from replay_sweeps.training.lit_module import ReplayModule
 
 
 class StretchCallback(lightning.Callback):

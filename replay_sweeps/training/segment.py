@@ -15,22 +15,22 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.data.token_store import TokenStore
+from replay_sweeps.distributed.ranks import ALONE, Ranks
+from replay_sweeps.distributed.strategy import placement, shard, spread
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.models.build import build_model, build_shape, initialise
 from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.models.layers import checkpoint_activations, compile_layers
-from replay_sweeps.models.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.models.row_loss import RowLoss
-from replay_sweeps.sweep.ledger import Work
-from replay_sweeps.sweep.plan import is_packed
-from replay_sweeps.sweep.store import Store, Stretch
+from replay_sweeps.store.state_files import read_optimizer, read_weights, write_state
+from replay_sweeps.store.states import Store, Stretch
+from replay_sweeps.store.status import Work
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.training.callbacks import StretchCallback
-from replay_sweeps.training.ranks import ALONE, Ranks
-from replay_sweeps.training.state import read_optimizer, read_weights, write_state
-from replay_sweeps.training.strategy import placement, shard, spread
+from replay_sweeps.training.lit_module import NonFiniteLoss, ReplayModule
+from replay_sweeps.tree.planned_run import is_packed
 
 logger = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch

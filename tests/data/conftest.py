@@ -8,7 +8,7 @@ import pytest
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
 from replay_sweeps.data.prepare import prepare_text
-from replay_sweeps.data.prepared import PreparedText
+from replay_sweeps.data.prepared_text import PreparedText
 
 Prepare = Callable[..., PreparedText]
 

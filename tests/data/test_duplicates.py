@@ -4,11 +4,10 @@ import random
 
 import numpy as np
 import pytest
-from conftest import made_up_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay_sweeps.data.duplicates import (
+from replay_sweeps.data.near_duplicates import (
     THRESHOLD,
     Deduplicator,
     Signatures,
@@ -17,6 +16,8 @@ from replay_sweeps.data.duplicates import (
     sketch,
     text_hash,
 )
+
+from .conftest import made_up_document
 
 SHORT_TEXTS = [["yes", "no"], ["!!!", "???"], ["今日は良い天気です", "明日は雨が降ります"], ["1 2 3 4 5", "1 2 3 4 6"]]
 

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay_sweeps.data.text import cut, normalise
+from replay_sweeps.data.sources.normal_text import cut, normalise
 
 
 def test_line_ends_trailing_spaces_and_control_characters_are_normalised() -> None:

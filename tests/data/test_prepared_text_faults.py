@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Prepare
 
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data.prepared import PreparedText
+from replay_sweeps.data.prepared_text import PreparedText
+
+from .conftest import Prepare
 
 Sources = tuple[SourceConfig, SourceConfig]
 
@@ -22,7 +23,9 @@ import os
 import signal
 from pathlib import Path
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data import clean_text, prepare, tokenize
+from replay_sweeps.data import cleaning
+from replay_sweeps.data import tokenizers
+from replay_sweeps.data import prepare
 
 if __name__ == "__main__":
     writes, fsync = 0, os.fsync
@@ -35,7 +38,7 @@ if __name__ == "__main__":
         fsync(handle)
 
     os.fsync = killed_at_some_write
-    clean_text.BATCH_CHARACTERS = tokenize.BATCH_CHARACTERS = 3000
+    cleaning.BATCH_CHARACTERS = tokenizers.BATCH_CHARACTERS = 3000
     generic, target = {sources!r}
     folder = Path({folder!r})
     prepare.prepare_text(generic, [target], TokenizerConfig("bpe", 300), folder, 2000, {workers})

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Prepare, made_up_document
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data.clean_text import clean_text, part_of
-from replay_sweeps.data.duplicates import THRESHOLD, shingles
+from replay_sweeps.data.cleaning import clean_text, part_of
 from replay_sweeps.data.encoder import sample_of_documents
-from replay_sweeps.data.preparation import jensen_shannon_divergence
+from replay_sweeps.data.near_duplicates import THRESHOLD, shingles
+from replay_sweeps.data.pipeline import jensen_shannon_divergence
 from replay_sweeps.data.prepare import find_prepared
-from replay_sweeps.data.prepared import PreparedSource, PreparedText
+from replay_sweeps.data.prepared_text import PreparedSource, PreparedText
 from replay_sweeps.data.token_store import TokenStore
-from replay_sweeps.data.tokenize import loaded
+from replay_sweeps.data.tokenizers import loaded
 from replay_sweeps.errors import UserError
+
+from .conftest import Prepare, made_up_document
 
 Sources = tuple[SourceConfig, SourceConfig]
 WriteFolder = Callable[[str, Sequence[str]], Path]
@@ -94,7 +95,7 @@ def test_duplicates_within_a_source_are_dropped_and_counted(write_folder: WriteF
 def test_stores_do_not_depend_on_the_number_of_workers(
     two_sources: Sources, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("clean_text", "tokenize"):
+    for module in ("cleaning", "tokenizers"):
         monkeypatch.setattr(f"replay_sweeps.data.{module}.BATCH_CHARACTERS", 5000)  # so that there is work to share
     one, three = (prepare(*two_sources, folder=tmp_path / str(n), workers=n) for n in (1, 3))
     assert one.tokenizer.fingerprint == three.tokenizer.fingerprint
@@ -188,7 +189,7 @@ def test_a_source_is_cleaned_once_whatever_the_tokenizer(
     two_sources: Sources, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(*two_sources)
-    monkeypatch.setattr("replay_sweeps.data.clean_text.documents", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("replay_sweeps.data.cleaning.documents", lambda *_: pytest.fail("read again"))
     assert prepare(*two_sources, tokenizer=TokenizerConfig("bpe", 350)).tokenizer.vocab_size == 350
 
 

@@ -14,22 +14,23 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from replay_sweeps.command import read_command
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data import self_generated
-from replay_sweeps.data.sources import check_source, documents, input_fingerprint
+from replay_sweeps.data.sources import self_generated
+from replay_sweeps.data.sources.documents import check_source, documents, input_fingerprint
 from replay_sweeps.main import main
-from replay_sweeps.study import hydra_loader, resolve_study
-from replay_sweeps.sweep import store_command
-from replay_sweeps.sweep.sweeper import prepare_models
-from tests.pretrained_model import write_small_model
+from replay_sweeps.store import command as store_command
+from replay_sweeps.study.command import read_command
+from replay_sweeps.study.study import hydra_loader, resolve_study
+from replay_sweeps.workers.sweeper import prepare_models
+from tests.conftest import ROOT
+from tests.fixtures.pretrained_model import write_small_model
 
 # The first `documents` of a source, killed at the n-th write.
 KILLED = """
 import os, sys
 from pathlib import Path
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data import self_generated
+from replay_sweeps.data.sources import self_generated
 written, write = 0, self_generated.write_record
 def counted(*arguments):
     global written
@@ -85,7 +86,7 @@ def test_sampling_is_pure_whatever_the_models_folder_says_of_it(source: SourceCo
 def test_a_killed_command_goes_on_to_the_same_text(source: SourceConfig, tmp_path: Path) -> None:
     whole = list(self_generated.documents(source, tmp_path / "whole"))
     code = KILLED.format(signal=int(signal.SIGKILL), path=source.path, kept=str(tmp_path / "killed"))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=300).returncode == -signal.SIGKILL
     assert len(files(tmp_path / "killed")) == 2 < len(files(tmp_path / "whole"))
     assert list(self_generated.documents(source, tmp_path / "killed")) == whole
@@ -134,7 +135,7 @@ def test_settings_that_cannot_be_are_told(changes: dict[str, object], said: str,
 
 
 def own_text(command: Callable[..., list[str]], model: str, *extra: str) -> list[str]:
-    from tests.test_pretrained import arguments
+    from tests.end_to_end.test_pretrained import arguments
 
     kept = [item for item in arguments(command, Path(model)) if not item.startswith("generic")]
     return [

@@ -15,8 +15,8 @@ import pytest
 import zstandard
 
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data.installed import docstrings, python_files
-from replay_sweeps.data.sources import check_source, documents, input_fingerprint
+from replay_sweeps.data.sources.documents import check_source, documents, input_fingerprint
+from replay_sweeps.data.sources.installed_packages import docstrings, python_files
 from replay_sweeps.errors import UserError
 
 

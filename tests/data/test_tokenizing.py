@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import made_up_document
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replay_sweeps.config import TokenizerConfig
-from replay_sweeps.data.tokenize import (
+from replay_sweeps.data.tokenizers import (
     END_OF_TEXT,
     LoadedTokenizer,
     check_tokenizer,
@@ -19,6 +18,8 @@ from replay_sweeps.data.tokenize import (
     train_bpe,
 )
 from replay_sweeps.errors import UserError
+
+from .conftest import made_up_document
 
 TEXTS = [made_up_document(seed) for seed in range(30)]
 
@@ -48,7 +49,7 @@ def test_a_document_that_speaks_of_end_of_text_does_not_end_there(tokenizer: Loa
 def test_tokens_do_not_depend_on_the_number_of_workers(
     tokenizer: LoadedTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replay_sweeps.data.tokenize.BATCH_CHARACTERS", 2000)
+    monkeypatch.setattr("replay_sweeps.data.tokenizers.BATCH_CHARACTERS", 2000)
     expected = tokens_of(tokenizer, TEXTS)
     assert all(tokens_of(tokenizer, TEXTS, workers) == expected for workers in (2, 3, 7))
 

@@ -12,8 +12,7 @@ from replay_sweeps.config import ModelConfig, TokenizerConfig
 from replay_sweeps.main import main
 from replay_sweeps.models.flops import flops_per_token, matrix_parameters, parameters
 from replay_sweeps.models.pretrained import ANY_LENGTH, with_pretrained_shape
-
-from .conftest import ARCHITECTURES, save_model
+from tests.fixtures.models import ARCHITECTURES, save_model
 
 
 def config_of(folder: Path | str, **settings: object) -> ModelConfig:

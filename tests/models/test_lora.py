@@ -64,9 +64,9 @@ def test_the_seed_draws_the_adapters(pretrained: Callable[[str], Path]) -> None:
 def test_adapters_name_a_state_only_where_there_are_any(
     pretrained: Callable[[str], Path], start_from: Callable[..., list[str]]
 ) -> None:
-    from replay_sweeps.command import read_command
-    from replay_sweeps.study import hydra_loader, resolve_study
-    from replay_sweeps.sweep.plan import initial_weights
+    from replay_sweeps.study.command import read_command
+    from replay_sweeps.study.study import hydra_loader, resolve_study
+    from replay_sweeps.tree.planned_run import initial_weights
 
     def named(*settings: str) -> dict[str, object]:
         with hydra_loader() as loader:

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from replay_sweeps.command import read_command
 from replay_sweeps.main import main
-from replay_sweeps.study import hydra_loader, resolve_study
-from replay_sweeps.training import numerics
-from replay_sweeps.training.numerics import compiler, resolve
+from replay_sweeps.models import numerics
+from replay_sweeps.models.numerics import compiler, resolve
+from replay_sweeps.study.command import read_command
+from replay_sweeps.study.study import hydra_loader, resolve_study
+from tests.fixtures.models import ARCHITECTURES
 
-from .conftest import ARCHITECTURES
 from .test_architectures import config_of
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
@@ -135,7 +135,7 @@ def test_the_fused_loss_is_of_models_that_it_trains_as_the_plain_one_does(
     start_from: Callable[..., list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from replay_sweeps.sweep.cost import activation_bytes
+    from replay_sweeps.plan.memory import activation_bytes
 
     monkeypatch.setattr(numerics, "why_not_fused", lambda: None)
     rates = {"device": "cuda", "fp32_flops": 1.0, "bf16_flops": 8.0}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from replay_sweeps.main import main
+from replay_sweeps.models import numerics
 from replay_sweeps.progress import Progress
-from replay_sweeps.training import numerics
 
 from .golden import ARCHIVE, golden_command, write_texts
 

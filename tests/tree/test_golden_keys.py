@@ -1,4 +1,4 @@
-"""The names of states never change by accident: a key that is computed otherwise would lose every user's trained states.
+"""The names of states never change by accident: with another key every user would lose the states trained before.
 
 Where a key has to change, `SEMANTICS` is raised, the change is told in the change log, and this file is written anew by
 `python -m tests.tree.test_golden_keys`.
@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from replay_sweeps.command import read_command
-from replay_sweeps.composer import Composer
 from replay_sweeps.files import fingerprint
+from replay_sweeps.models import numerics
 from replay_sweeps.models.pretrained import with_pretrained_shape
-from replay_sweeps.study import hydra_loader
-from replay_sweeps.sweep.plan import TextNames, initial_weights, plan_run, root_settings
-from replay_sweeps.training import numerics
+from replay_sweeps.study.command import read_command
+from replay_sweeps.study.composer import Composer
+from replay_sweeps.study.study import hydra_loader
+from replay_sweeps.tree.planned_run import TextNames, initial_weights, plan_run, root_settings
 
 GOLDEN = Path(__file__).parent / "golden_keys.json"
 TARGET = TextNames("target train", "target selection", "target report")

@@ -1,0 +1,208 @@
+"""The cleaned text of one source: read, without duplicates, split into train and validation, kept compressed."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from replay_sweeps.config import SourceConfig
+from replay_sweeps.data import near_duplicates
+from replay_sweeps.data.parallel import batched, ordered_map
+from replay_sweeps.data.sources.documents import documents, input_fingerprint
+from replay_sweeps.data.sources.local_files import open_bytes
+from replay_sweeps.data.sources.table_rows import spoken
+from replay_sweeps.errors import DamagedFile, UserError
+from replay_sweeps.files import file_checksum, fingerprint, folder_made_atomically, read_record, write_record
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("train", "selection", "report")
+VERSION = 1  # raised whenever the same documents would be cleaned or split otherwise
+RECORD = "record.json"
+BATCH_CHARACTERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class CleanText:
+    """A source's documents by part: `train`, and the `selection` and `report` halves of validation."""
+
+    key: str  # hash of all that shaped it
+    folder: Path
+    counts: dict[str, int]
+
+    def texts(self, part: str) -> Iterator[str]:
+        """The documents of a part: train in the source's order, validation halves in the order of their hashes."""
+        with open_bytes(self.folder / f"{part}.jsonl.zst") as stream:
+            for line in stream:
+                yield json.loads(line)
+
+    def signatures(self, part: str) -> near_duplicates.Signatures:
+        """The MinHash signatures of a part's documents; [documents, permutations]."""
+        path = self.folder / f"{part}.signatures"
+        shape = (path.stat().st_size // (4 * near_duplicates.PERMUTATIONS), near_duplicates.PERMUTATIONS)
+        return np.memmap(path, dtype="<u4", mode="r", shape=shape) if shape[0] else np.empty(shape, dtype="<u4")
+
+
+def part_of(hashed: bytes, validation_fraction: float) -> str:
+    """Which part a document belongs to, from the hash of its text alone.
+
+    A larger fraction keeps what a smaller one held out, and each document stays in the same half.
+    """
+    if int.from_bytes(hashed[:8]) >= validation_fraction * 2**64:
+        return "train"
+    return "selection" if hashed[8] & 1 else "report"
+
+
+def text_key(source: SourceConfig) -> str:
+    """A hash of all that shapes the source's cleaned text, found without reading it."""
+    return fingerprint(
+        {
+            "version": VERSION,
+            "input": input_fingerprint(source),
+            "validation_fraction": source.validation_fraction,
+            "duplicates": near_duplicates.method_version(),
+        }
+    )
+
+
+class _PartWriter:
+    """Writes the texts and signatures of one part."""
+
+    def __init__(self, folder: Path, part: str, stack: ExitStack) -> None:
+        import pyarrow
+
+        self._texts = stack.enter_context(pyarrow.output_stream(str(folder / f"{part}.jsonl.zst"), compression="zstd"))
+        self._signatures: IO[bytes] = stack.enter_context((folder / f"{part}.signatures").open("wb"))
+        self.documents = 0
+        self.characters = 0
+
+    def write(self, line: bytes, signature: bytes, characters: int) -> None:
+        self._texts.write(line)
+        self._signatures.write(signature)
+        self.documents += 1
+        self.characters += characters
+
+
+def _sketched(source: SourceConfig, texts: Iterable[str], pool: Executor | None) -> Iterator[tuple[str, bytes, Any]]:
+    """Each document with its hash and its MinHash."""
+    sketch = _sketch if source.format == "text" else _sketch_conversations
+    for batch, sketches in ordered_map(pool, sketch, batched(texts, BATCH_CHARACTERS)):
+        for text, (hashed, minhash) in zip(batch, sketches, strict=True):
+            yield text, hashed, minhash
+
+
+def _sketch(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
+    return batch, near_duplicates.sketch(batch)
+
+
+def _sketch_conversations(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
+    return batch, near_duplicates.sketch(list(map(spoken, batch)))
+
+
+def _write(source: SourceConfig, texts: Iterable[str], folder: Path, pool: Executor | None) -> dict[str, int]:
+    """Write the parts of the source's text into `folder` and return the counts."""
+    from tqdm import tqdm
+
+    known = near_duplicates.Deduplicator()
+    read = characters = 0
+    held_out: list[tuple[bytes, str, int, int, bytes]] = []  # hash, part, place and length of its line, signature
+    spool_path = folder / "validation.jsonl"
+    with ExitStack() as stack:
+        writers = {part: _PartWriter(folder, part, stack) for part in PARTS}
+        bar = stack.enter_context(tqdm(desc=f"reading {source.name}", unit=" documents", disable=None, leave=False))
+        spool = stack.enter_context(spool_path.open("w+b"))
+        for text, hashed, minhash in _sketched(source, texts, pool):
+            read, characters = read + 1, characters + len(text)
+            bar.update()
+            if not known.is_new(hashed, minhash):
+                continue
+            line = json.dumps(text, ensure_ascii=False).encode() + b"\n"
+            signature = np.array(minhash.digest(), dtype="<u4").tobytes()
+            part = part_of(hashed, source.validation_fraction)
+            if part == "train":
+                writers[part].write(line, signature, len(text))
+            else:
+                held_out.append((hashed[8:] + hashed[:8], part, spool.tell(), len(line), signature))
+                spool.write(line)
+        for _, part, place, length, signature in sorted(held_out):
+            spool.seek(place)
+            line = spool.read(length)
+            writers[part].write(line, signature, len(json.loads(line)))
+    spool_path.unlink()
+    counts = {
+        "documents": read,
+        "characters": characters,
+        "exact_duplicates_dropped": known.exact,
+        "near_duplicates_dropped": known.near,
+    }
+    for part, writer in writers.items():
+        counts |= {f"{part}_documents": writer.documents, f"{part}_characters": writer.characters}
+    return counts
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.name != RECORD}
+
+
+def _found(key: str, folder: Path) -> CleanText | None:
+    """The text that was cleaned before, if it is sound; damaged text is removed."""
+    if not folder.is_dir():
+        return None
+    try:
+        record = read_record(folder / RECORD)
+        if _checksums(folder) != record["checksums"]:
+            raise DamagedFile(f"{folder} does not match its checksums")
+    except (DamagedFile, OSError, KeyError) as error:
+        logger.warning("cleaned text is damaged and is made again: %s", error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return CleanText(key, folder, record["counts"])
+
+
+def clean_text(source: SourceConfig, folder: Path, pool: Executor | None, sampled: Path | None = None) -> CleanText:
+    """The cleaned text of a source, made below `folder` or found there; text that a model samples is kept in `sampled`.
+
+    `pool` is the processes to work in, or None for this one. Raises UserError when the source can't be read or has
+    too few documents.
+    """
+    key = text_key(source)
+    final = folder / key
+    found = _found(key, final)
+    if found is None:
+        with folder_made_atomically(final) as made:
+            counts = _write(source, documents(source, pool, sampled), made, pool)
+            _check_counts(source, counts)
+            write_record(made / RECORD, {"counts": counts, "checksums": _checksums(made)})
+        found = CleanText(key, final, counts)
+    _check_counts(source, found.counts)
+    return found
+
+
+def _check_counts(source: SourceConfig, counts: dict[str, int]) -> None:
+    for part in PARTS:
+        if not counts[f"{part}_documents"]:
+            raise UserError(no_documents_line(source, counts, part))
+
+
+def no_documents_line(source: SourceConfig, counts: dict[str, int], part: str) -> str:
+    """The message for a source without a document in one of its parts: how many there are, and what to do."""
+    kept = counts["documents"] - counts["exact_duplicates_dropped"] - counts["near_duplicates_dropped"]
+    if not counts["documents"]:
+        return f"{source.name}: there is no text"
+    what = "training text" if part == "train" else f"the {part} half of validation"
+    advice = "give more documents"
+    if part == "train":
+        advice += ", or lower validation_fraction"
+    else:
+        advice += ", raise validation_fraction, or lower split_above_characters so that long documents count as several"
+    return (
+        f"{source.name}: no document for {what}: {kept} different documents of {counts['documents']}, "
+        f"validation_fraction={source.validation_fraction}; {advice}"
+    )

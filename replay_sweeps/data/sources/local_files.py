@@ -1,0 +1,188 @@
+"""Documents of local files: plain text, JSON lines and parquet, each as it is or compressed."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from replay_sweeps.data.sources.table_rows import Rows, TextRows
+from replay_sweeps.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PLAIN = (".txt", ".md", ".rst", ".py")
+LINES = (".jsonl", ".ndjson", ".json")
+PARQUET = (".parquet",)
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+
+MOST_CHECKED = 20  # parquet files that are opened before any work; the rest are checked when read
+BLOCK = 16_000_000  # characters of plain text that are held at once
+
+
+def _ending(path: Path) -> str:
+    """The ending that says how to read a file, without that of its compression."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def is_one_document(path: Path) -> bool:
+    """Whether a readable file is a document as a whole (very long ones are read in several)."""
+    return _ending(path) in PLAIN
+
+
+def endings(rows: Rows) -> tuple[str, ...]:
+    """The endings of the files that can be read; a file of plain text holds no conversation."""
+    return (*PLAIN, *LINES, *PARQUET) if isinstance(rows, TextRows) else (*LINES, *PARQUET)
+
+
+def readable_files(path: Path, rows: Rows) -> list[tuple[str, Path]]:
+    """The file, or the readable files below a folder with their relative names, sorted; hidden ones are left out."""
+    known = endings(rows)
+    if path.is_file():
+        return [(path.name, path)] if _ending(path) in known else []
+    found = []
+    for file in path.rglob("*"):
+        inside = file.relative_to(path)
+        if _ending(file) in known and file.is_file() and not any(part.startswith(".") for part in inside.parts):
+            found.append((inside.as_posix(), file))
+    return sorted(found)
+
+
+def what_is_readable(rows: Rows) -> str:
+    """The endings that can be read, for messages."""
+    return f"{' '.join(endings(rows))}, or one of these with {' or '.join(COMPRESSED)}"
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's content, uncompressed; a compressed file that ends too early raises OSError when read."""
+    compression = COMPRESSED.get(path.suffix.lower())
+    if compression is None:
+        return path.open("rb")
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression=compression))
+
+
+def _open_text(path: Path) -> IO[str]:
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="replace")
+
+
+def _plain(path: Path) -> Iterator[str]:
+    """The file as one document, or in blocks that end at a paragraph when it is very long."""
+    with _open_text(path) as stream:
+        rest = ""
+        while block := stream.read(BLOCK):
+            rest += block
+            if len(rest) > BLOCK:
+                at = rest.rfind("\n\n")
+                at = at if at > 0 else BLOCK
+                yield rest[:at]
+                rest = rest[at:]
+        yield rest
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of JSON lines, or of a file that is one JSON array, each with its place for messages."""
+    with _open_text(path) as stream:
+        first = stream.readline()
+        if _ending(path) == ".json" and first.lstrip().startswith("["):
+            rows = json.loads(first + stream.read())
+            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+            return
+        number, line = 1, first
+        while line:
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+                yield f"{path}, line {number}", row
+            number, line = number + 1, stream.readline()
+
+
+def _json(path: Path, rows: Rows) -> Iterator[str]:
+    for place, row in _json_rows(path):
+        if document := rows.document(row, place):
+            yield document
+
+
+def _open_parquet(path: Path) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(io.BytesIO(open_bytes(path).read()) if path.suffix in COMPRESSED else path)
+
+
+def _parquet(path: Path, rows: Rows) -> Iterator[str]:
+    with _open_parquet(path) as file:
+        missing = _missing_columns(path, file, rows)
+        if missing:
+            raise UserError(*missing)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024, columns=list(rows.columns)):
+            for row in batch.to_pylist():
+                number += 1
+                if document := rows.document(row, f"{path}, row {number}"):
+                    yield document
+
+
+def _missing_columns(path: Path, file: Any, rows: Rows) -> list[str]:
+    names = file.schema_arrow.names
+    return [
+        f"{path}: no column {column!r}; there are: {', '.join(names)}" for column in rows.columns if column not in names
+    ]
+
+
+def _documents_of_file(path: Path, rows: Rows) -> Iterator[str]:
+    ending = _ending(path)
+    if ending in PLAIN:
+        return _plain(path)
+    return _json(path, rows) if ending in LINES else _parquet(path, rows)
+
+
+def documents(path: Path, rows: Rows) -> Iterator[str]:
+    """The documents of a file or of the readable files below a folder.
+
+    Raises UserError for a file that can't be read to its end, for a missing column, and for a bad row.
+    """
+    for _, file in readable_files(path, rows):
+        try:
+            yield from _documents_of_file(file, rows)
+        except (OSError, ValueError) as error:  # pyarrow's and json's errors are among these
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{file}: can't be read: {reason}") from error
+
+
+def check(path: Path, rows: Rows) -> list[str]:
+    """What is wrong with a path, one line each: missing, nothing readable, not what its ending says, no such column."""
+    if not path.exists():
+        return [f"{path} does not exist"]
+    files = readable_files(path, rows)
+    if not files:
+        kind = "has no file that ends" if path.is_dir() else "does not end"
+        return [f"{path} {kind} in {what_is_readable(rows)}"]
+    tables = [file for _, file in files if file.suffix.lower() in PARQUET]
+    problems = [problem for file in tables[:MOST_CHECKED] for problem in _check_parquet(file, rows)]
+    if _ending(files[0][1]) in LINES:
+        problems += _check_first_row(files[0][1], rows)
+    return problems[:5]
+
+
+def _check_parquet(path: Path, rows: Rows) -> list[str]:
+    try:
+        return _missing_columns(path, _open_parquet(path), rows)
+    except (OSError, ValueError):
+        return [f"{path} is not a parquet file"]
+
+
+def _check_first_row(path: Path, rows: Rows) -> list[str]:
+    try:
+        next(_json(path, rows), None)
+    except UserError as error:
+        return list(error.problems)
+    except (OSError, ValueError) as error:
+        return [f"{path}: can't be read: {(str(error).splitlines() or [''])[0]}"]
+    return []

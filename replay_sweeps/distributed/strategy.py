@@ -1,0 +1,95 @@
+"""How Lightning trains one model on the ranks: copied (DDP) or sharded (FSDP2), in processes that are there already."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from replay_sweeps.distributed.ranks import Ranks
+from replay_sweeps.models.layers import decoder_layers
+
+
+class _Environment(LightningEnvironment):
+    """The ranks as they are; on Slurm too: a worker requeues nothing."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.ranks = ranks
+        self.set_global_rank(ranks.rank)
+        self.set_world_size(ranks.world)
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    def local_rank(self) -> int:
+        return self.ranks.local_rank
+
+    def node_rank(self) -> int:
+        return self.ranks.rank * self.ranks.nodes // self.ranks.world
+
+    def teardown(self) -> None:
+        """Nothing: the process group outlives a stretch."""
+
+
+class _Sharded(ModelParallelStrategy):
+    """FSDP2 over a mesh that was made with the network, instead of a new one for each stretch."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__(data_parallel_size=mesh.size(), tensor_parallel_size=1)
+        self._mesh = mesh
+
+    def setup_environment(self) -> None:
+        self._setup_distributed()
+        self._device_mesh = self._mesh
+
+
+def placement(ranks: Ranks, mesh: DeviceMesh | None) -> dict[str, Any]:
+    """What a Trainer is told of the devices; `mesh` is that of a sharded network.
+
+    DDP reduces each parameter's gradient alone: the buckets that it fills otherwise are laid out anew after its first
+    step, and with them changes the order in which many ranks are summed, so that a resumed run would lose its bits.
+    """
+    told = {"devices": ranks.world // ranks.nodes, "num_nodes": ranks.nodes, "plugins": [_Environment(ranks)]}
+    if mesh is not None:
+        return {**told, "strategy": _Sharded(mesh)}
+    if ranks.world > 1:
+        copied = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb_list=[1e-6])
+        return {**told, "strategy": copied}
+    return told
+
+
+def shard(row_loss: nn.Module, network: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> None:
+    """Cut a network without weights into shards on a device, a group for each decoder layer and one for all others.
+
+    `row_loss` is what is called: the group of all others is its own. The shards' values are anything until `spread`.
+    """
+    for layer in decoder_layers(row_loss):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(row_loss, mesh=mesh)
+    row_loss.to_empty(device=device)
+    network.tie_weights()  # which were given room of their own
+
+
+@torch.no_grad()
+def spread(whole: nn.Module | None, network: nn.Module, ranks: Ranks) -> None:
+    """Give a sharded network the weights and buffers of a whole one, which rank 0 alone has."""
+    tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())} if whole is not None else {}
+    for name, held in [*network.named_parameters(), *network.named_buffers()]:
+        value = (
+            tensors[name].detach().to(held.device, held.dtype)
+            if ranks.leads
+            else torch.empty(held.shape, dtype=held.dtype, device=held.device)
+        )
+        if isinstance(held, DTensor):
+            held.copy_(distribute_tensor(value, held.device_mesh, held.placements))
+        else:
+            dist.broadcast(value, 0)
+            held.copy_(value)

@@ -1,0 +1,1 @@
+"""What is there: trained states on disk, who trains what, and what may be dropped."""

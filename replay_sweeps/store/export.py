@@ -1,0 +1,105 @@
+"""A finished run as a Hugging Face folder that plain `transformers` loads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from replay_sweeps.config import ModelConfig
+from replay_sweeps.config_builder import build
+from replay_sweeps.data.study_texts import text_folder
+from replay_sweeps.errors import DamagedFile, UserError
+from replay_sweeps.files import folder_made_atomically
+from replay_sweeps.models.pretrained import weights_fingerprint
+from replay_sweeps.store.states import StateName, Store
+from replay_sweeps.store.study_records import Reference, references
+
+
+def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, again: bool = False) -> str:
+    """Write the model of a run and its tokenizer into `folder`, the adapters of LoRA merged; one line on what was done.
+
+    `adapter`: write the adapters alone, as `peft` does. `again`: where the run's weights were dropped, have the study's
+    next run make them again. Raises UserError with one line when that cannot be done.
+    """
+    study, state = _find(store, run_id)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty: give a new folder")
+    if not store.has_weights(state):
+        raise UserError(_dropped(store, study, state, run_id, again))
+    into = study.models[state.tree]
+    model: ModelConfig = build(ModelConfig, into["model"], [])
+    if adapter and model.lora_rank is None:
+        raise UserError(f"run {run_id} trained all weights: it has no adapter; leave out --adapter")
+    if "pretrained" in into and weights_fingerprint(model) != into["pretrained"]:
+        raise UserError(
+            f"{model.path} holds another model now than run {run_id} started from: put that one back to export the run"
+        )
+    try:
+        weights = store.open(state)
+    except DamagedFile as error:
+        raise UserError(f"{error}; {_dropped(store, study, state, run_id, again)}") from error
+    tokenizer = text_folder(store.folder) / "tokenizers" / into["tokenizer"]
+    if not tokenizer.is_dir():
+        raise UserError(f"the tokenizer of run {run_id} is not in {tokenizer}: {_command(study)} makes it again")
+    from replay_sweeps.store.state_files import system_errors
+
+    with system_errors(folder), folder_made_atomically(folder) as made:
+        _write(made, model, into, weights, adapter)
+        for file in tokenizer.iterdir():
+            (made / file.name).write_bytes(file.read_bytes())
+    return f"wrote run {run_id} of study {study.study}, {state.step:,} steps, to {folder}"
+
+
+def _find(store: Store, run_id: str) -> tuple[Reference, StateName]:
+    """The study that a run belongs to, and its last state."""
+    studies = references(store.folder)
+    for study in studies:
+        if run_id in study.runs:
+            root, step, key = study.runs[run_id]
+            if StateName(root, step, key).tree in study.models:
+                return study, StateName(root, step, key)
+    names = ", ".join(sorted({str(Path(study.output) / "runs.csv") for study in studies})[:3])
+    where = f"run ids are in {names}" if names else "no study has run in this store"
+    raise UserError(f"there is no run {run_id} in {store.folder}; {where}")
+
+
+def _command(study: Reference) -> str:
+    """The command that the study last ran with."""
+    try:
+        command: str = json.loads((Path(study.output) / "study.json").read_bytes())["command"]
+        return command
+    except (OSError, ValueError, KeyError):
+        return f"the command of study {study.study}"
+
+
+def _dropped(store: Store, study: Reference, state: StateName, run_id: str, again: bool) -> str:
+    """What makes a dropped state again, in one line."""
+    command = f"{_command(study)} keep_states=leaves"
+    if again:
+        store.forget_losses(state)
+        return f"the weights of run {run_id} are made again by: {command}"
+    return (
+        f"the weights of run {run_id} were dropped (keep_states): with --again, this command has them made again by: "
+        f"{command}"
+    )
+
+
+def _write(folder: Path, model: ModelConfig, into: Mapping[str, Any], weights: Path, adapter: bool) -> None:
+    import torch
+
+    from replay_sweeps.models.build import build_model
+    from replay_sweeps.models.lora import merge_adapters, save_adapters
+    from replay_sweeps.store.state_files import read_weights
+
+    dtype = torch.bfloat16 if into["weights"] == "bf16" else torch.float32
+    network = build_model(model, into["vocab_size"], dtype)
+    read_weights(weights, network)
+    if adapter:
+        save_adapters(network, model, folder)
+        return
+    if model.lora_rank is not None:
+        merge_adapters(network)
+    network.config.use_cache = True  # only training has no use for it
+    if network.config.eos_token_id is None:
+        network.config.eos_token_id = into["end_of_text"]
+    network.save_pretrained(folder)

@@ -1,0 +1,170 @@
+"""What each study refers to in a store: which states must stay, and which settings named them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replay_sweeps.errors import DamagedFile
+from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.tree.planned_run import plain_values
+
+if TYPE_CHECKING:
+    from replay_sweeps.store.status import Ledger
+    from replay_sweeps.tree.layout import Layout
+
+# settings that never enter a key
+_WITHOUT_EFFECT = (
+    "logger.",
+    "paths.",
+    "study.",
+    "evaluation.",
+    "plan",
+    "scale",
+    "workers",
+    "fail_fast",
+    "keep_states",
+    "budget",
+)
+_DETAILS = (
+    "model.allow_pickle",
+    *(
+        f"trainer.{name}"
+        for name in (
+            "save_every_minutes",
+            "log_every_steps",
+            "waypoints",
+            "threads",
+            "strategy",
+            "devices",
+            "nodes",
+            "utilisation",
+            "peak_tflops",
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one study refers to."""
+
+    study: str
+    output: str  # the study's folder; when it is gone, so is the reference
+    complete: bool
+    states: frozenset[str]  # paths of all states that are saved or observed
+    settings: Mapping[str, Any]  # that shape states and have one value in all runs, by dotted name; and of each text
+    varying: tuple[str, ...]  # the other settings
+    cells: Mapping[str, str]  # the key of each run's last state, by the values of the varying settings
+    runs: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # each run's last state: root, step, key
+    texts: frozenset[str] = frozenset()  # folders below that of all text
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tree: what its states are read into
+
+    @classmethod
+    def of(cls, study: str, output: Path, layout: "Layout", ledger: "Ledger", complete: bool) -> "Reference":
+        """The reference of a study that is laid out."""
+        states = {
+            ledger.state(index, step).path
+            for index, path in enumerate(ledger.paths)
+            for step in {*(node.stop for node in path.nodes), *path.waypoints(), *ledger.observed.get(index, ())}
+        }
+        flat = [dict(_flat(run.config)) for run in layout.runs]
+        settings, varying = _shared(flat, layout)
+        cells = {cell_name(values, varying): run.key(run.steps) for values, run in zip(flat, layout.runs, strict=True)}
+        runs = {run.run_id: [run.root, run.steps, run.key(run.steps)] for run in layout.runs}
+        return cls(
+            study, str(output.absolute()), complete, frozenset(states), settings, varying, cells, runs, layout.texts,
+            layout.models,
+        )  # fmt: skip
+
+
+def _shared(flat: Sequence[Mapping[str, Any]], layout: "Layout") -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The settings of one value in all runs, with what the texts and the machine add; the names of the others."""
+    names = dict.fromkeys(name for values in flat for name in values)
+    varying = tuple(name for name in names if any(values.get(name) != flat[0].get(name) for values in flat))
+    shared = {name: value for name, value in flat[0].items() if name not in varying}
+    return {**shared, **layout.made_of}, varying
+
+
+def cell_name(values: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """One text for the values that tell a run from the others of its study."""
+    return " ".join(f"{name}={values.get(name)}" for name in sorted(varying))
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for item in dataclasses.fields(config):
+        name, value = prefix + item.name, getattr(config, item.name)
+        if name in _DETAILS or f"{name}.".startswith(_WITHOUT_EFFECT):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, plain_values(value)
+
+
+def _file(store: Path, study: str, output: Path | str) -> Path:
+    return store / "studies" / f"{study}-{fingerprint(str(Path(output).absolute()))[:8]}.json"
+
+
+def write_reference(store: Path, reference: Reference) -> None:
+    """Keep a study's reference in the store, in place of its former one."""
+    record = {**vars(reference), "states": sorted(reference.states), "texts": sorted(reference.texts)}
+    write_record(_file(store, reference.study, reference.output), record)
+
+
+def keep_texts(store: Path, study: str, output: Path, texts: frozenset[str]) -> None:
+    """Refer to a study's text, given as folders below that of all text, before the study is laid out; then
+    `Reference.of` says what stays."""
+    if not texts:
+        return
+    before = read_reference(store, study, output)
+    known = before or Reference(study, str(output.absolute()), False, frozenset(), {}, (), {})
+    if not texts <= known.texts:
+        output.mkdir(parents=True, exist_ok=True)  # a study is gone when its folder is
+        write_reference(store, dataclasses.replace(known, texts=known.texts | texts))
+
+
+def read_reference(store: Path, study: str, output: Path) -> Reference | None:
+    """The reference that a study left when it last ran, or None."""
+    return _read(_file(store, study, output))
+
+
+def references(store: Path) -> list[Reference]:
+    """The references of all studies in a store."""
+    return [found for file in sorted((store / "studies").glob("*.json")) if (found := _read(file))]
+
+
+def forget(store: Path, reference: Reference) -> None:
+    """Remove a study's reference."""
+    _file(store, reference.study, reference.output).unlink(missing_ok=True)
+
+
+def _read(file: Path) -> Reference | None:
+    try:
+        record = read_record(file)
+        sets = {name: frozenset(record[name]) for name in ("states", "texts")}
+        return Reference(**{**record, **sets, "varying": tuple(record["varying"])})
+    except (FileNotFoundError, DamagedFile, TypeError, KeyError):
+        return None
+
+
+def renamed(layout: "Layout", before: Reference | None) -> list[dict[str, Any]]:
+    """The settings whose change since the study last ran gives runs new keys: setting, from, to; and how many runs."""
+    if before is None:
+        return []
+    flat = [dict(_flat(run.config)) for run in layout.runs]
+    settings, varying = _shared(flat, layout)
+    new = set(varying) - set(before.varying)
+    count = 0
+    for values, run in zip(flat, layout.runs, strict=True):
+        if all(values.get(name) == before.settings.get(name) for name in new):
+            key = before.cells.get(cell_name(values, before.varying))
+            count += key is not None and key != run.key(run.steps)
+    if not count:
+        return []
+    return [
+        {"setting": name, "from": before.settings[name], "to": value, "runs": count}
+        for name, value in settings.items()
+        if name in before.settings and before.settings[name] != value
+    ]

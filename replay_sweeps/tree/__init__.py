@@ -1,0 +1,1 @@
+"""The idea: runs that do the same for their first steps share them, as a prefix tree; pure, no torch."""

@@ -1,0 +1,122 @@
+"""A Hydra launcher: worker processes on this machine, forked from one that has imported what all of them need."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
+
+PRELOAD = ["replay_sweeps.main", "replay_sweeps.workers.worker_process"]  # torch, lightning and transformers, once
+PATIENCE = 60.0  # seconds that workers get to save their last step when asked to stop
+
+
+class LocalLauncher(Launcher):
+    """Runs each job in a process of its own, pinned to its share of the cores or to `trainer.devices` GPUs."""
+
+    def __init__(self, cores: int | None = None, gpus: Sequence[int] | None = None) -> None:
+        self.cores, self.gpus = cores, gpus
+        self.config: DictConfig | None = None
+        self.loader: Any = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `launch`."""
+        self.config, self.loader = config, hydra_context.config_loader
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Start a worker for each job and wait for all of them. What becomes of one does not touch the others."""
+        composed = [self.loader.load_sweep_config(self.config, list(job)) for job in job_overrides]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        answers, processes = [], []
+        try:
+            for index, config in enumerate(composed):
+                mine, theirs = context.Pipe(duplex=False)
+                share = self._share(index, len(composed), config.trainer.devices)
+                process = context.Process(target=_run, args=(str(config.worker), share, theirs), name=f"worker {index}")
+                process.start()
+                theirs.close()
+                answers.append(mine)
+                processes.append(process)
+            for process in processes:
+                process.join()
+        except BaseException:
+            _stop(processes)
+            raise
+        return [self._result(*ended) for ended in zip(processes, answers, composed, strict=True)]
+
+    def _share(self, index: int, workers: int, devices: int) -> dict[str, Any]:
+        """The cores and the GPUs of one of several workers, each of which trains on so many devices."""
+        gpus = visible_gpus() if self.gpus is None else [str(gpu) for gpu in self.gpus]
+        allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        size = self.cores or max(1, len(allowed) // workers)
+        cores = [allowed[(index * size + i) % len(allowed)] for i in range(size)] if allowed else []
+        mine = [gpus[(index * devices + i) % len(gpus)] for i in range(min(devices, len(gpus)))]
+        return {"cores": sorted(set(cores)), "threads": size, "gpus": ",".join(mine) or None}
+
+    def _result(self, process: BaseProcess, answer: Any, config: DictConfig) -> JobReturn:
+        done = JobReturn(cfg=config, status=JobStatus.COMPLETED)
+        try:
+            done.return_value = answer.recv() if answer.poll() else None
+        except EOFError:
+            done.return_value = None
+        if process.exitcode:
+            how = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit code {process.exitcode}"
+            logger.warning("%s ended with %s; what it held is taken up again", process.name, how)
+        return done
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that a process sees, as CUDA names them; without asking torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    """Ask the workers to save their last step and end; end those that do not."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(PATIENCE)
+        process.kill()
+
+
+def _run(work_file: str, share: dict[str, Any], answer: Any) -> None:
+    """What a worker process does."""
+    if share["cores"]:
+        os.sched_setaffinity(0, share["cores"])
+    if share["gpus"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share["gpus"]
+    import torch
+
+    from replay_sweeps.workers.worker_process import work
+
+    torch.set_num_threads(share["threads"])
+    _end_with(multiprocessing.parent_process())
+    answer.send(work(Path(work_file)))
+    answer.close()
+    sys.stdout.flush()
+
+
+def _end_with(parent: Any) -> None:
+    """Stop this worker as SIGTERM does when the command that started it is gone."""
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()

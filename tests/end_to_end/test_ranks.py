@@ -1,0 +1,302 @@
+"""One model on two processes (gloo): copies and shards end in the same bits, killed or not; any state serves any."""
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.distributed.checkpoint as checkpoint
+from safetensors import safe_open
+from torch import Tensor
+
+from replay_sweeps.config import RunConfig
+from replay_sweeps.config_builder import build
+from replay_sweeps.distributed.ranks import Ranks
+from replay_sweeps.main import main
+from replay_sweeps.progress import Progress
+from replay_sweeps.store.status import Work
+from replay_sweeps.training.batches import Batches
+from replay_sweeps.workers.rank_group import Group, RankFailed
+from replay_sweeps.workers.worker_context import Workplace
+from tests.conftest import ROOT, arguments
+
+from .test_bits import TIMED, history
+
+GRID = ["schedule.replay_fraction=0,0.75", "trainer.threads=1", "trainer.precision=fp32"]
+SHARDED = ["trainer.devices=2", "trainer.strategy=fsdp", "trainer.micro_batch_rows=4"]
+COPIED = ["trainer.devices=2", "trainer.micro_batch_rows=4"]
+ALONE = ["trainer.micro_batch_rows=4"]
+ROUNDING = 1e-4  # relative: other sums in fp32 (1e-7), which 64 steps of Adam make grow
+
+# Runs the command and, at the 40th step, sends a signal to itself, rank 0, or as a terminal does to all (process 0).
+ENDED = """
+import os, sys
+from replay_sweeps.progress import Progress
+stepped, steps = Progress.stepped, 0
+def counted(self, tokens):
+    global steps
+    steps += 1
+    if steps == 40:
+        print("reached", file=sys.stderr, flush=True)
+        os.kill({process}, {signal})
+    stepped(self, tokens)
+Progress.stepped = counted
+from replay_sweeps.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a state, whole."""
+    reader = checkpoint.HuggingFaceStorageReader(str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    found = {name: torch.full(held.size, torch.nan) for name, held in known.items()}  # type: ignore[union-attr]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checkpoint.load(found, storage_reader=reader, no_dist=True)
+    return found
+
+
+def states(output: Path) -> dict[str, Path]:
+    return {folder.name: folder for folder in (output / "store" / "states").glob("*/*")}
+
+
+def assert_same(output: Path, other: Path) -> None:
+    """The two outputs hold the same runs and the same states, moments included, to the bit."""
+    tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (output, other)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    pd.testing.assert_frame_equal(history(output), history(other), check_exact=True)
+    ours, theirs = states(output), states(other)
+    assert len(ours) > 2 and ours.keys() == theirs.keys()
+    for name, folder in ours.items():
+        mine, yours = tensors(folder), tensors(theirs[name])
+        assert mine.keys() == yours.keys()
+        assert all(torch.equal(tensor, yours[part]) for part, tensor in mine.items())
+
+
+def assert_close(output: Path, other: Path) -> None:
+    ours, theirs = (pd.read_parquet(folder / "runs.parquet").set_index("run_id") for folder in (output, other))
+    columns = ["target_loss", "generic_loss", "target_loss_selection", "target_train_loss"]
+    np.testing.assert_allclose(ours[columns], theirs.loc[ours.index, columns], rtol=ROUNDING)
+
+
+@pytest.fixture(scope="module")
+def alone(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the grid, trained in one process."""
+    folder = tmp_path_factory.mktemp("ranks") / "alone"
+    assert main(arguments(texts, folder, *GRID, *ALONE)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sharded(
+    texts: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+) -> Path:
+    """The output of the grid, trained in shards by two processes."""
+    folder = tmp_path_factory.mktemp("ranks") / "sharded"
+    share_text(alone, folder)
+    assert main(arguments(texts, folder, *GRID, *SHARDED)) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_shards_and_copies_end_in_the_same_bits(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    sharded: Path,
+) -> None:
+    share_text(alone, tmp_path / "copied")
+    assert main(command(*GRID, *COPIED, output="copied")) == 0
+    assert_same(tmp_path / "copied", sharded)
+    assert_close(sharded, alone)
+    for folder in states(sharded).values():
+        files = {file.name for file in folder.iterdir()} - {"state.json"}
+        assert len(files) == 2 and all(safe_open(folder / file, "pt").keys() for file in files)  # nothing pickled
+    steps = [history(output).query("metric == 'train_generic_loss' and step == 0").value for output in (sharded, alone)]
+    np.testing.assert_allclose(*steps, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process", "number"), [("os.getpid()", signal.SIGKILL), ("0", signal.SIGINT)], ids=["killed", "interrupted"]
+)
+def test_ended_half_way_and_run_again_it_ends_in_the_same_bits(
+    process: str,
+    number: int,
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    sharded: Path,
+) -> None:
+    share_text(alone, tmp_path / "output")
+    program = ENDED.format(process=process, signal=int(number))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    given = [sys.executable, "-c", program, *command(*GRID, *SHARDED)]
+    ended = subprocess.run(given, capture_output=True, text=True, timeout=120, env=environment, start_new_session=True)
+    assert "reached" in ended.stderr
+    assert ended.returncode == (130 if number == signal.SIGINT else -number), ended.stderr
+    assert main(command(*GRID, *SHARDED)) == 0
+    assert_same(tmp_path / "output", sharded)
+
+
+@pytest.mark.slow
+def test_when_another_rank_is_killed_a_new_group_goes_on_to_the_same_bits(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    sharded: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stepped, steps = Progress.stepped, []
+
+    def counted(self: Progress, tokens: int) -> None:
+        steps.append(tokens)
+        if len(steps) == 40:
+            [rank] = multiprocessing.active_children()
+            rank.kill()
+        stepped(self, tokens)
+
+    monkeypatch.setattr(Progress, "stepped", counted)
+    share_text(alone, tmp_path / "output")
+    assert main(command(*GRID, *SHARDED)) == 0
+    assert "rank 1 was ended by SIGKILL" in capsys.readouterr().err
+    assert 64 < len(steps) < 2 * 64
+    assert_same(tmp_path / "output", sharded)
+
+
+@pytest.mark.slow
+def test_four_copies_that_were_interrupted_end_in_the_bits_of_four_shards_that_were_not(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    four = ["schedule.replay_fraction=0.75", *GRID[1:], "trainer.devices=4", "trainer.micro_batch_rows=2"]
+    for name in ("copied", "sharded"):
+        share_text(alone, tmp_path / name)
+    assert main(command(*four, "trainer.strategy=fsdp", output="sharded")) == 0
+    stepped, steps = Progress.stepped, []
+
+    def counted(self: Progress, tokens: int) -> None:
+        steps.append(tokens)
+        if len(steps) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        stepped(self, tokens)
+
+    monkeypatch.setattr(Progress, "stepped", counted)
+    with pytest.raises(SystemExit, match="130"):
+        main(command(*four, output="copied"))
+    assert main(command(*four, output="copied")) == 0
+    assert len(steps) == 64
+    assert_same(tmp_path / "copied", tmp_path / "sharded")
+
+
+@pytest.mark.slow
+def test_tasks_that_a_launcher_starts_train_together(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    share_text: Callable[[Path, Path], None],
+    alone: Path,
+    sharded: Path,
+) -> None:
+    pytest.importorskip("submitit")
+    share_text(alone, tmp_path / "output")
+    tasks = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "workers=1"]
+    assert main(command(*GRID, *SHARDED, *tasks)) == 0
+    assert_same(tmp_path / "output", sharded)
+    assert len(list((tmp_path / "output" / "logs").iterdir())) >= 2
+
+
+@pytest.mark.slow
+def test_why_another_rank_failed_is_said(sharded: Path, tmp_path: Path) -> None:
+    order = json.loads((sharded / "work.json").read_text())
+    (tmp_path / "work.json").write_text(json.dumps({**order, "keys": "others"}))
+    group = Group(tmp_path / "work.json", sharded)
+    with pytest.raises(RankFailed, match=r"^rank 1: CannotGoOn: the worker on .* would name states otherwise"):
+        group.ready(build(RunConfig, order["runs"][0], []).trainer)
+
+
+@pytest.mark.slow
+def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    alone: Path,
+    sharded: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[int] = []
+    stepped = Progress.stepped
+    monkeypatch.setattr(Progress, "stepped", lambda self, tokens: (steps.append(tokens), stepped(self, tokens)))
+    more = ["schedule.replay_fraction=0,0.5,0.75", *GRID[1:]]
+    for name, before, settings in (("one", sharded, ALONE), ("two", alone, SHARDED)):
+        shutil.copytree(before, tmp_path / name)
+        steps.clear()
+        assert main(command(*more, *settings, output=name)) == 0
+        assert 0 < len(steps) < 40  # of 64: the trunk was there
+        assert "mixes numerics" in capsys.readouterr().err
+    assert_close(tmp_path / "one", tmp_path / "two")
+
+
+def test_the_ranks_see_together_the_rows_that_one_process_sees(alone: Path) -> None:
+    place = Workplace(json.loads((alone / "work.json").read_text()))
+    run = place.ledger.runs[-1]
+    work = Work(run, run.steps - 3, run.steps, {}, {})
+
+    def rows(micro_rows: int, *ranks: Ranks) -> list[tuple[int, list[tuple[bytes, bool, float]]]]:
+        """For each step its rows, and each row's share of the step's loss."""
+        seen: dict[int, list[tuple[bytes, bool, float]]] = {}
+        for one in ranks or (Ranks(),):
+            batches = Batches(work, place.texts.stores(), micro_rows, one)
+            for batch in batches:
+                share = batch["weight"] / (batches.micro_batches * one.world)
+                parts = zip(batch["tokens"], batch["is_target"], share, strict=True)
+                seen.setdefault(batch["step"], []).extend((t.numpy().tobytes(), bool(i), float(w)) for t, i, w in parts)
+        return [(step, sorted(found)) for step, found in seen.items()]
+
+    assert rows(16) == rows(4) == rows(4, Ranks(0, 2), Ranks(1, 2)) == rows(2, *(Ranks(rank, 4) for rank in range(4)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["trainer.devices=3"], "trainer.batch_rows=16 .*: must be a multiple of 3, .* the nearest are 15 or 18"),
+        (
+            ["trainer.devices=2", "trainer.micro_batch_rows=3"],
+            r"trainer.micro_batch_rows=3 \(command line\): must divide .* 2 devices computes 8; (2|4) does",
+        ),
+        (["trainer.devices=0"], r"trainer.devices=0 \(command line\): must be at least 1"),
+        (["trainer.nodes=2"], r"trainer.nodes=2 \(command line\): needs hydra/launcher=submitit_slurm .*nodes=2"),
+        (
+            ["trainer.devices=4", "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"],
+            r"trainer.devices=4 \(command line\): needs .*tasks_per_node=4: the launcher starts 2 processes",
+        ),
+    ],
+    ids=["batch", "micro-batch", "devices", "nodes", "tasks"],
+)
+def test_what_cannot_be_shared_is_said_in_one_line(
+    settings: list[str], line: str, command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(*settings)) == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("replay-sweep: ")]
+    assert len(said) == 1 and re.search(line, said[0]), said

@@ -1,0 +1,120 @@
+"""What a plan says, and that ten thousand runs are planned in time that grows with their number."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from replay_sweeps.main import main
+from replay_sweeps.plan.drawing import splits, tree_lines, tree_svg
+from replay_sweeps.plan.report import plan_report
+from replay_sweeps.store.status import Ledger
+from replay_sweeps.store.study_records import Reference, renamed
+from replay_sweeps.study.study import Study
+from replay_sweeps.tree.layout import Layout, lay_out
+from tests.fixtures.studies import FakeTraining
+from tests.workers.test_worker import worker_of
+
+PAPER = ["study=paper_mid_training"]
+
+
+def test_the_papers_grid_is_counted_as_in_the_paper(study_of: Callable[..., Study]) -> None:
+    report = plan_report(study_of(*PAPER), None)
+    assert (report["runs"], report["steps_alone"], report["steps_shared"]) == (33, 33_792, 5_537)
+    assert report["ratio"] >= 6.0 and report["rounds"] == 2 and report["round_widths"] == [1, 32]
+    assert report["seconds_left"] is None
+    splits = {item["setting"]: item["step"] for item in report["splits"]}
+    assert splits == {"target": 512, "schedule.target_fraction": 512, "schedule.replay_fraction": 768}
+
+
+def test_a_scaled_study_of_hub_texts_runs_on_texts_that_every_machine_has(study_of: Callable[..., Study]) -> None:
+    study = study_of(*PAPER, "+scale=tiny")
+    sources = {run.target for run in study.runs}
+    assert len(sources) == 3 and len({(s.kind, s.path if s.kind == "local" else None) for s in sources}) == 3
+    assert all(source.kind != "hub" for run in study.runs for source in (run.target, run.generic))
+    altered = {item["setting"]: (item["from"], item["to"]) for item in study.altered}
+    assert altered["target.kind (flan)"] == ("hub", "local") and altered["target.kind (finemath)"] == ("hub", "sympy")
+    assert altered["generic.kind"][0] == "hub"
+    assert plan_report(study, None)["ratio"] >= 6.0
+
+
+def test_what_the_command_line_gives_is_not_scaled(study_of: Callable[..., Study]) -> None:
+    study = study_of(*PAPER, "+scale=tiny", "schedule.total_tokens=262144")
+    assert {run.schedule.total_tokens for run in study.runs} == {262_144}
+
+
+def test_a_changed_setting_is_named_when_it_renames_states(
+    layout_of: Callable[..., Layout], training: FakeTraining, tmp_path: Path
+) -> None:
+    grid = ["schedule.replay_fraction=0,0.5"]
+    layout = layout_of(*grid)
+    before = Reference.of("a", tmp_path, layout, Ledger(layout.runs, training.store), True)
+    assert renamed(layout, before) == []
+    assert renamed(layout_of("schedule.replay_fraction=0,0.5,0.75"), before) == []
+    assert renamed(layout_of(*grid, "schedule.order_seed=0,1"), before) == []
+    [change] = renamed(layout_of(*grid, "optimizer.beta2=0.9"), before)
+    assert change == {"setting": "optimizer.beta2", "from": 0.95, "to": 0.9, "runs": 2}
+    assert renamed(layout_of(*grid, "evaluation.tokens=64", "trainer.threads=2"), before) == []
+
+
+def test_the_time_is_estimated_from_the_rate_that_the_store_measured(
+    layout_of: Callable[..., Layout], training: FakeTraining
+) -> None:
+    from replay_sweeps.plan.time_and_disk import seconds_left
+
+    layout = layout_of("schedule.replay_fraction=0,0.5")
+    ledger = Ledger(layout.runs, training.store)
+    assert seconds_left(ledger, ledger.needs(), 1) is None
+    worker_of(layout, training).work()  # the stand-in writes a rate of one token a second
+    more = Ledger(layout_of("schedule.replay_fraction=0,0.5,0.75").runs, training.store)
+    needs = more.needs()
+    _, steps = more.progress(needs)
+    assert steps and seconds_left(more, needs, 1) == steps * 512
+
+
+def test_the_tree_is_drawn_with_a_line_for_each_path(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of("schedule.replay_fraction=0,0.5,0.75", "schedule.target_fraction=1/128")
+    axes = ("schedule.replay_fraction",)
+    ledger = Ledger(layout.runs, training.store)
+    lines = list(tree_lines(ledger, axes))[1:]
+    assert len(lines) == len(ledger.paths) == 3 and lines[0].startswith("0-64 replay_fraction=")
+    assert tree_svg(ledger, axes).count("<text") == 4
+    [split] = splits(ledger, axes)
+    assert split["setting"] == axes[0] and 0 < split["share"] < 1
+
+
+def test_a_plan_as_a_drawing_and_as_json_alone_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawing = tmp_path / "tree.svg"
+    given = ["+scale=tiny", "schedule.replay_fraction=0,0.5", f"paths.output={tmp_path / 'output'}"]
+    assert main([*given, f"plan={drawing}"]) == 0
+    assert drawing.read_text().startswith("<svg") and "tree (steps" in capsys.readouterr().out
+    assert main([*given, "plan=json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    fields = "runs steps_alone steps_shared ratio rounds tokens flops parameters state_bytes_peak done altered warnings"
+    assert set(fields.split()) <= report.keys()
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_plan_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys; from replay_sweeps.main import main; main(['study=paper_mid_training', 'plan=json'])\n"
+        "sys.exit(bool({'torch', 'transformers', 'lightning'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_planning_grows_with_the_number_of_runs(study_of: Callable[..., Study], training: FakeTraining) -> None:
+    seconds = []
+    for seeds in (20, 200):
+        began = time.process_time()
+        study = study_of("+scale=tiny", "schedule.replay_fraction=0,0.25,0.5,0.75,0.8",
+                         f"schedule.order_seed=range({seeds})")  # fmt: skip
+        ledger = Ledger(lay_out(study.runs, None, None).runs, training.store)
+        assert len(study.runs) == 5 * seeds and any(ledger.needs())
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 15 * seconds[0] + 1

@@ -1,0 +1,230 @@
+"""Workers over one store: each step trained once, failures kept to what follows them, states dropped when spent."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from replay_sweeps.errors import CannotGoOn
+from replay_sweeps.store import leases
+from replay_sweeps.store.leases import Claims
+from replay_sweeps.store.status import SKIPPED, Ledger, Work, why_failed
+from replay_sweeps.study.study import Study
+from replay_sweeps.tree.layout import Layout
+from replay_sweeps.workers import worker
+from replay_sweeps.workers.worker import PathWorker, Pool, ready_paths
+from tests.fixtures.studies import FakeTraining
+
+GRID = ["schedule.replay_fraction=0,0.5,0.75", "schedule.target_fraction=1/128,1/256", "schedule.target_epochs=4"]
+
+
+def worker_of(layout: Layout, training: FakeTraining, session: str = "a", **pool: object) -> PathWorker:
+    ledger = Ledger(layout.runs, training.store)
+    return PathWorker(ledger, Claims(training.store.folder, session), training, pool=Pool(**pool))  # type: ignore[arg-type]
+
+
+def all_keys(layout: Layout) -> set[str]:
+    return {run.key(step) for run in layout.runs for step in range(1, run.steps + 1)}
+
+
+def test_each_step_of_the_tree_is_trained_once(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of(*GRID)
+    worker = worker_of(layout, training)
+    worker.work()
+    assert sorted(training.steps) == sorted(all_keys(layout))
+    assert not any(worker.ledger.needs())
+    worker_of(layout, training).work()
+    assert len(training.steps) == len(all_keys(layout))
+
+
+def test_workers_at_once_train_each_step_once(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of(*GRID, "schedule.order_seed=0,1,2,3")
+    workers = [worker_of(layout, training, f"session {number % 2}") for number in range(4)]
+    while any(workers[0].ledger.needs()):  # a worker that finds nothing ready ends, as in a round
+        threads = [threading.Thread(target=worker.work) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(training.steps) == sorted(all_keys(layout))
+    assert workers[0].claims.names() == []
+
+
+def test_the_longest_chain_comes_first(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of(*GRID)
+    worker_of(layout, training).work()
+    lengths = [work.stop - work.start for work in training.works]
+    assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) > 2
+
+
+def test_adding_a_value_trains_only_what_is_new(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    worker_of(layout_of(*GRID), training, keep="all").work()
+    before = set(training.steps)
+    training.steps.clear()
+    layout = layout_of("schedule.replay_fraction=0,0.5,0.75,0.8", *GRID[1:])
+    worker_of(layout, training).work()
+    assert all_keys(layout) - before <= set(training.steps)
+    first = min(work.start for work in training.works[-2:])
+    assert first > 0 and before - all_keys(layout) == set()
+
+
+class Unpicklable(Exception):  # noqa: N818 - what it is
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("bad number"), "ValueError: bad number"),
+        (SystemExit(3), "SystemExit: 3"),
+        (Unpicklable(), "Unpicklable: holds a lock"),
+        (MemoryError("4 GB"), "MemoryError: 4 GB"),
+    ],
+    ids=["exception", "SystemExit", "unpicklable", "out of memory"],
+)
+def test_a_failure_costs_only_what_follows_it(
+    error: BaseException, reason: str, layout_of: Callable[..., Layout], training: FakeTraining
+) -> None:
+    layout = layout_of(*GRID)
+    worker = worker_of(layout, training)
+    [trunk] = [index for index, parent in enumerate(worker.ledger.parents) if parent is None]
+    first, *later = sorted(worker.ledger.branches[trunk])
+
+    def fault(work: Work) -> None:
+        if work.run is worker.ledger.paths[trunk].run and work.start == first:
+            raise error
+
+    training.fault = fault
+    worker.work()
+    worker.ledger.look()
+    failed = why_failed(worker.ledger)
+    alive = {layout.runs[node.run].run_id for i in worker.ledger.branches[trunk][first]
+             for node in worker.ledger.paths[i].nodes}  # fmt: skip
+    assert alive and failed.keys() == {run.run_id for run in layout.runs} - alive
+    reasons = {failure.reason for failure in failed.values()}
+    assert reasons == {reason, SKIPPED + reason} and later
+    training.fault = lambda _: None
+    worker.ledger.store.forgive(worker.ledger.end(trunk))
+    worker_of(layout, training).work()
+    assert not any(worker.ledger.needs())
+
+
+def test_fail_fast_stops_at_the_first(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of(*GRID, "model.init_seed=0,1")
+
+    def fault(_: Work) -> None:
+        raise ValueError("bad number")
+
+    training.fault = fault
+    worker_of(layout, training, fail_fast=True).work()
+    assert len(training.works) == 1
+
+
+def test_a_lost_workers_path_is_taken_up_once_more_before_it_counts_as_failed(
+    layout_of: Callable[..., Layout],
+    training: FakeTraining,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layout = layout_of("schedule.replay_fraction=0.5")
+    log = tmp_path / "worker.log"
+    log.write_text("all was well\nthen it was dark\n")
+    for lost in [worker_of(layout, training), worker_of(layout, training)]:
+        lost.claims.log = log
+        monkeypatch.setattr(leases, "process_birth", lambda _: None)  # the worker before is dead
+        claim = lost.claims.take(lost.ledger.claim_name(0))
+        assert claim
+        claim._over.set()
+    again = worker_of(layout, training)
+    again.work()
+    again.ledger.look()
+    [failure] = why_failed(again.ledger).values()
+    assert "killed, twice" in failure.reason and failure.log.endswith("then it was dark")
+    assert training.steps == [] and again.claims.names() == []
+    again.ledger.store.forgive(again.ledger.end(0))
+    other = worker_of(layout, training, session="the next command")
+    other.work()
+    assert not any(other.ledger.needs())
+
+
+def test_a_worker_ends_where_the_next_round_is_wider(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of(*GRID)
+    first = worker_of(layout, training, workers=4)
+    first.work()
+    assert len(training.works) == 1
+    needs = first.ledger.needs()
+    assert len(ready_paths(first.ledger, needs)) > 1
+    worker_of(layout, training, workers=1).work()
+    assert not any(first.ledger.needs())
+
+
+@pytest.mark.parametrize("keep", ["leaves", "all", "none"])
+def test_states_are_dropped_when_nothing_waits_for_them(
+    keep: str, layout_of: Callable[..., Layout], training: FakeTraining
+) -> None:
+    layout = layout_of(*GRID, "trainer.waypoints=2")
+    worker = worker_of(layout, training, keep=keep)
+    worker.work()
+    kept = {f"{tree}/{step:09d}-{key}" for tree, step, key, _ in training.store.states()}
+    ledger = worker.ledger
+    ends = {ledger.state(i, node.stop).path for i, path in enumerate(ledger.paths) for node in path.nodes if node.runs}
+    waypoints = {ledger.state(i, step).path for i, path in enumerate(ledger.paths) for step in path.waypoints()}
+    branches = {ledger.state(i, step).path for i, steps in enumerate(ledger.branches) for step in steps}
+    assert waypoints and branches - waypoints
+    assert kept == {"leaves": ends | waypoints, "all": ends | waypoints | branches, "none": set()}[keep]
+    assert not any(ledger.needs())
+    for run in layout.runs:
+        state = ledger.state(0, 1).__class__(run.root, run.steps, run.key(run.steps))
+        assert training.store.stretch(state) and training.store.observation(state, run.observations[0].store)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    layout = layout_of(*GRID)
+    worker = worker_of(layout, training)
+
+    def fault(_: Work) -> None:
+        raise OSError(28, "No space left on device", "/store/x")
+
+    training.fault = fault
+    with pytest.raises(CannotGoOn, match=r"the disk is full \(/store/x\): nothing that was finished is lost") as raised:
+        worker.work()
+    assert len(raised.value.problems) == 1 and "\n" not in raised.value.problems[0]
+    assert worker.claims.names() == [] and why_failed(worker.ledger) == {}
+    trained = len(training.steps)
+    training.fault = lambda _: None
+    worker_of(layout, training).work()
+    assert not any(worker.ledger.needs()) and trained
+
+
+def test_a_damaged_state_is_trained_again(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
+    from replay_sweeps.errors import DamagedFile
+
+    layout = layout_of(*GRID)
+    damaged: list[int] = []
+    worker = worker_of(layout, training)
+
+    def open_parent(work: Work, claim: leases.Claim) -> None:
+        if work.start and not damaged:
+            damaged.append(work.start)
+            training.store.drop(work.state(work.start))
+            raise DamagedFile("a bit flipped")
+        training(work, claim)
+
+    worker.train = open_parent
+    worker.work()
+    assert damaged and not any(worker.ledger.needs()) and why_failed(worker.ledger) == {}
+
+
+def test_last_lines_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\n".join(map(str, range(100))))
+    assert worker.last_lines(log).splitlines() == [str(line) for line in range(80, 100)]
+    assert worker.last_lines(tmp_path / "none") == worker.last_lines(None) == ""
+
+
+def test_in_process_there_is_one_worker_whatever_is_asked_for(study_of: Callable[..., Study]) -> None:
+    assert study_of("workers=4").workers == 1
+    assert study_of("workers=4", "hydra/launcher=local").workers == 4
