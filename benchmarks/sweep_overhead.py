@@ -39,16 +39,16 @@ def _timed(owner: Any, name: str, part: str) -> None:
 def measure() -> None:
     """Let the parts of a worker be timed, and each worker leave its account in a folder."""
     from replay_sweeps.store.states import Store
-    from replay_sweeps.training import callbacks, segment
-    from replay_sweeps.workers import worker
+    from replay_sweeps.training import callbacks, engine, segment
+    from replay_sweeps.workers import worker, worker_context
     from replay_sweeps.workers import worker_process as pool
 
     for owner, name, part in (
         (segment, "validation_loss", "validation"),
         (Store, "put", "saving states"),
         (Store, "observe", "writing losses"),
-        (segment.Engine, "train", "train"),
-        (segment.Engine, "__init__", "building the engine"),
+        (worker_context, "train_segment", "train"),
+        (engine.Engine, "__init__", "building the engine"),
         (worker.PathWorker, "scan", "looking at the store"),
         (pool.Worker, "__init__", "reading the study"),
     ):
@@ -79,8 +79,8 @@ def measure() -> None:
 
 def command() -> int:
     """The command, measured."""
+    from replay_sweeps import child_process
     from replay_sweeps.main import main
-    from replay_sweeps.workers import local_launcher as local
     from replay_sweeps.workers import pool as rounds
 
     whole = rounds.Rounds._round
@@ -95,7 +95,7 @@ def command() -> int:
     rounds.Rounds._round = paid  # type: ignore[method-assign]
     if "hydra/launcher=local" not in sys.argv:
         measure()
-    local.PRELOAD.append("sweep_overhead")
+    child_process.PRELOAD.append("sweep_overhead")
     return main()
 
 

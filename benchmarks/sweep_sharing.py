@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 
 from sweep_record import write
 
-from replay_sweeps.data.study_texts import prepare_texts
 from replay_sweeps.models.numerics import measured_rates
 from replay_sweeps.plan.report import plan_report
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import Study, hydra_loader, resolve_study
 from replay_sweeps.tree.layout import lay_out
+from replay_sweeps.tree.target_size import prepare_texts
 from replay_sweeps.workers.worker_process import Worker
 
 
@@ -31,8 +31,8 @@ def study_of(folder: Path, more: list[str]) -> Study:
 
 def order(study: Study, runs: list[int], store: Path, rates: dict) -> dict:
     """What a worker on some of the study's runs is told."""
+    from replay_sweeps.config_builder import plain_values
     from replay_sweeps.files import fingerprint
-    from replay_sweeps.tree.planned_run import plain_values
 
     configs = [study.runs[run] for run in runs]
     layout = lay_out(configs, prepare_texts(configs, store), rates)

@@ -130,3 +130,10 @@ def _description(hint: Any) -> str:
     if typing.get_origin(hint) is tuple:
         return "a list of " + _description(typing.get_args(hint)[0]).removeprefix("a ") + "s"
     return {int: "a whole number", float: "a number", Fraction: "a fraction", bool: "true or false"}.get(hint, "a text")
+
+
+def plain_values(settings: Any) -> Any:
+    """Settings as JSON values: fractions as texts."""
+    if isinstance(settings, dict):
+        return {name: plain_values(value) for name, value in settings.items()}
+    return str(settings) if isinstance(settings, Fraction) else settings

@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TypeVar
+
+from replay_sweeps.child_process import end_with_parent, exit_at_once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,14 +26,7 @@ def processors() -> int:
 def _leave_with_parent() -> None:
     """In a worker: let the parent handle Ctrl-C, and end when the parent is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent(exit_at_once)
 
 
 @contextmanager

@@ -122,3 +122,12 @@ class PreparedText:
             PreparedSource.from_record(record["generic"], folder),
             tuple(PreparedSource.from_record(target, folder) for target in record["targets"]),
         )
+
+
+@dataclass(frozen=True)
+class TextNames:
+    """The content fingerprints of one tokenised text."""
+
+    train: str
+    selection: str
+    report: str

@@ -1,6 +1,6 @@
 """The text of a study's runs: found or prepared, and whether there is enough of it for the grid."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,11 @@ from typing import Any
 from replay_sweeps.config import RunConfig, SourceConfig, TokenizerConfig
 from replay_sweeps.data.cleaning import text_key
 from replay_sweeps.data.pipeline import CLEAN, SAMPLED, TOKENIZERS, TOKENS
-from replay_sweeps.data.prepare import find_prepared, prepare_text
-from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer
+from replay_sweeps.data.prepare import find_prepared
+from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer, TextNames
 from replay_sweeps.data.sources.self_generated import KIND, documents_fingerprint
 from replay_sweeps.data.token_store import TokenStore
-from replay_sweeps.errors import UserError
-from replay_sweeps.tree.planned_run import TextNames, data_schedule
-from replay_sweeps.tree.target_size import with_target_tokens
 
-PreparedSourceName = tuple[str, str]  # its name, and the fingerprint of its training store
 TextKey = tuple[SourceConfig, TokenizerConfig, int, int]  # generic source, tokenizer, validation tokens, row length
 Find = Callable[..., PreparedText | None]
 
@@ -91,23 +87,11 @@ def sampled_folders(sources: Iterable[SourceConfig]) -> frozenset[str]:
 
 def find_texts(runs: Iterable[RunConfig], store: Path) -> StudyTexts | None:
     """The texts of the runs if all of them were prepared before; nothing is written."""
-    return _gather(runs, find_prepared, store)
+    return gather_texts(runs, find_prepared, store)
 
 
-def prepare_texts(runs: Sequence[RunConfig], store: Path) -> StudyTexts:
-    """The texts of the runs, prepared where they are not there yet.
-
-    Raises UserError when a text cannot be read, or is too short for what the runs see of it.
-    """
-    texts = _gather(runs, prepare_text, store)
-    assert texts is not None
-    problems = list(too_short(with_target_tokens(runs, texts), texts))
-    if problems:
-        raise UserError(*problems)
-    return texts
-
-
-def _gather(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts | None:
+def gather_texts(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts | None:
+    """The texts of the runs, each found or made by `prepare`; None where one is not found."""
     targets: dict[TextKey, dict[SourceConfig, RunConfig]] = {}
     for run in runs:
         targets.setdefault(_key(run), {}).setdefault(run.target, run)
@@ -119,39 +103,6 @@ def _gather(runs: Iterable[RunConfig], prepare: Find, store: Path) -> StudyTexts
             return None
         prepared[key] = (text, dict(zip(wanted, text.targets, strict=True)))
     return StudyTexts(prepared, tuple(run for wanted in targets.values() for run in wanted.values()))
-
-
-def too_short(runs: Iterable[RunConfig], texts: StudyTexts) -> Iterator[str]:
-    """One line for each text that has fewer tokens than the grid sees of it."""
-    needed: dict[tuple[str, PreparedSourceName, int], int] = {}
-    sources: dict[PreparedSourceName, PreparedSource] = {}
-    for run in runs:
-        target, generic, _ = texts.of(run)
-        data, length = data_schedule(run), run.trainer.row_length
-        wants = [("target", target, data.target_rows)]
-        wants.append(("generic", generic, 0 if run.generic.repeat else data.total_rows - data.exposures))
-        for role, source, rows in wants:
-            name = (source.name, source.train.fingerprint)
-            sources[name] = source
-            needed[role, name, length] = max(rows, needed.get((role, name, length), 0))
-    smaller = {
-        "target": "a smaller schedule.target_tokens, schedule.target_fraction or schedule.target_share",
-        "generic": "a smaller schedule.total_tokens, or generic.repeat=true",
-    }
-    for (role, name, length), rows in needed.items():
-        source = sources[name]
-        here = source.train.rows(length)
-        if rows > here:
-            yield (
-                f"{role} {source.name} has {source.train.tokens:,} training tokens ({here:,} rows of {length}); "
-                f"the grid needs {rows * length:,} ({rows:,} rows): give more text, or {smaller[role]}"
-            )
-        tokens = min(source.selection.tokens, source.report.tokens)
-        if tokens < length:
-            yield (
-                f"{role} {source.name} has only {tokens:,} tokens in a validation half, less than a row of {length}: "
-                f"give more text or a larger {role}.validation_fraction"
-            )
 
 
 def names_of(run: RunConfig, texts: StudyTexts | None) -> tuple[TextNames, TextNames, int]:

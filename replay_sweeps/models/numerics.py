@@ -1,33 +1,20 @@
 """What this machine computes fast and exactly: measured once for a store, since the answer is part of every key."""
 
-import functools
 import importlib.util
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import ModelConfig, TrainerConfig
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.machine import compiler, machine, torch_version
 from replay_sweeps.models.pretrained import why_logits
 
 logger = logging.getLogger(__name__)
-
-
-def machine() -> dict[str, str]:
-    """What tells this machine from others, as far as its speed is concerned; imports no torch."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0] if names else name
-    return {"processor": name, "torch": version("torch"), "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
 
 
 def _file(store: Path) -> Path:
@@ -104,15 +91,3 @@ def why_not_fused() -> str | None:
     if any(importlib.util.find_spec(name) is None for name in ("liger_kernel", "triton")):
         return "needs Liger's kernels and triton: pip install 'replay-sweeps[gpu]'"
     return None if shutil.which("nvidia-smi") else "needs a CUDA device"
-
-
-@functools.cache
-def torch_version() -> str:
-    """The installed version of torch, found without importing it."""
-    return version("torch").split("+")[0]
-
-
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile needs, or None."""
-    candidates = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    return next((found for name in candidates if name and (found := shutil.which(name))), None)

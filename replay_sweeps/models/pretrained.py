@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import ModelConfig
-from replay_sweeps.data.sources.installed_packages import package_folder
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.hub import ModelFiles, Shapes, is_hub_id, local_folder, read_local, read_remote
+from replay_sweeps.packages import package_folder
 
 SHAPE = {  # our names and those of `transformers` configuration files
     "hidden_size": ("hidden_size", "n_embd", "d_model"),

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from replay_sweeps.config_builder import plain_values
 from replay_sweeps.data.study_texts import StudyTexts
 from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import fingerprint, read_record, write_record
@@ -17,7 +18,7 @@ from replay_sweeps.store.status import Ledger
 from replay_sweeps.study.checks import budget_seconds
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout
-from replay_sweeps.tree.planned_run import PlannedRun, plain_values
+from replay_sweeps.tree.planned_run import PlannedRun
 
 FILE = "budget.json"
 Measure = Callable[[PlannedRun], Timing]

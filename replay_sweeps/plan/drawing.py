@@ -6,7 +6,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.store.status import Ledger, Path
+from replay_sweeps.store.status import Ledger
+from replay_sweeps.tree.paths import Path
 
 MOST_VALUES = 64  # of a setting that are told apart below a node
 Values = list[set[Any] | None]  # of each axis; None: too many to tell apart

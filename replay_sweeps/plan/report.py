@@ -16,7 +16,7 @@ from replay_sweeps.store.status import Ledger, Need
 from replay_sweeps.store.study_records import read_reference, renamed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout, lay_out
-from replay_sweeps.tree.planned_run import Node
+from replay_sweeps.tree.prefix_tree import Node
 from replay_sweeps.tree.target_size import estimates, with_target_tokens
 
 MOST_RUNS_DRAWN = 48  # in the terminal

@@ -10,11 +10,11 @@ from typing import Any
 
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.machine import machine
 from replay_sweeps.models.flops import flops_per_token
-from replay_sweeps.models.numerics import machine
 from replay_sweeps.plan.memory import hours
 from replay_sweeps.schedule.behaviour import first_difference
-from replay_sweeps.store.status import Work
+from replay_sweeps.tree.paths import Work
 from replay_sweeps.tree.planned_run import PlannedRun
 
 STEPS = 3  # the first waits for a compiler; the others tell the time of one

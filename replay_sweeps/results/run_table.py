@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from replay_sweeps.config import RateConfig
 from replay_sweeps.files import write_atomically
 from replay_sweeps.models.flops import parameters
-from replay_sweeps.store.states import METRICS, Failure, StateName, Store, Stretch
+from replay_sweeps.store.states import METRICS, Failure, Store, Stretch
 from replay_sweeps.tree.planned_run import PlannedRun
+from replay_sweeps.tree.state_name import StateName
 
 LAST_SHARE = 0.1  # of a run's steps: what `target_train_loss` is averaged over
 

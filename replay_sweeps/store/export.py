@@ -11,8 +11,9 @@ from replay_sweeps.data.study_texts import text_folder
 from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import folder_made_atomically
 from replay_sweeps.models.pretrained import weights_fingerprint
-from replay_sweeps.store.states import StateName, Store
+from replay_sweeps.store.states import Store
 from replay_sweeps.store.study_records import Reference, references
+from replay_sweeps.tree.state_name import StateName
 
 
 def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, again: bool = False) -> str:

@@ -17,34 +17,13 @@ from typing import Any
 
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import file_checksum, folder_made_atomically, read_record, write_record
+from replay_sweeps.tree.state_name import StateName, observation_name
 
 logger = logging.getLogger(__name__)
 
 # the columns of a training series, besides "step"
 METRICS = ("train_target_loss", "train_generic_loss", "gradient_norm", "learning_rate", "tokens_per_second", "mfu")
 Series = dict[str, list[float | int | None]]
-
-
-@dataclass(frozen=True)
-class StateName:
-    """A state: the root of its tree, how many optimizer steps were done, and the hash of what was done."""
-
-    root: str
-    step: int
-    key: str
-
-    @property
-    def tree(self) -> str:
-        """The folder of all states of its root."""
-        return self.root[:16]
-
-    @property
-    def name(self) -> str:
-        return f"{self.step:09d}-{self.key[:32]}"
-
-    @property
-    def path(self) -> str:
-        return f"{self.tree}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +47,6 @@ class Failure:
 
     reason: str
     log: str
-
-
-def observation_name(state: StateName, store: str) -> str:
-    """The name of the losses of a state on the token store with this fingerprint."""
-    return f"{state.step:09d}-{state.key[:24]}-{store[:24]}"
 
 
 class Store:

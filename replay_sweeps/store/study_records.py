@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replay_sweeps.config_builder import plain_values
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
-from replay_sweeps.tree.planned_run import plain_values
 
 if TYPE_CHECKING:
     from replay_sweeps.store.status import Ledger

@@ -11,6 +11,7 @@ from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleCon
 from replay_sweeps.models.numerics import why_not_fused
 from replay_sweeps.models.pretrained import why_logits
 from replay_sweeps.schedule.data_schedule import room
+from replay_sweeps.schedule.of_run import target_tokens
 
 Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong with its value
 
@@ -253,14 +254,6 @@ def check_counts(run: RunConfig) -> Iterator[Problem]:
             f"T={total:,}, {(misfit.needed_rows - misfit.total_rows) * row:,} too many; would fit: "
             + (" or ".join(filter(None, fits)) or "a larger T"),
         )
-
-
-def target_tokens(schedule: ScheduleConfig) -> Fraction:
-    """N in tokens; not a whole number where the fraction of T is not."""
-    if schedule.target_tokens is not None:
-        return Fraction(schedule.target_tokens)
-    assert schedule.target_fraction is not None and schedule.total_tokens is not None
-    return schedule.target_fraction * schedule.total_tokens
 
 
 def unwritable(folder: Path) -> str | None:

@@ -14,9 +14,9 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.config_builder import build, convert
-from replay_sweeps.data.sources.installed_packages import package_folder
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.pretrained import SHAPE
+from replay_sweeps.packages import package_folder
 from replay_sweeps.study.command import GROUPS, Command, config_folder
 
 OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)

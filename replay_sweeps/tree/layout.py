@@ -5,19 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from replay_sweeps.config import RunConfig
+from replay_sweeps.config_builder import plain_values
+from replay_sweeps.data.prepared_text import TextNames
 from replay_sweeps.data.study_texts import StudyTexts, names_of
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.numerics import resolve
 from replay_sweeps.models.pretrained import weights_fingerprint
-from replay_sweeps.tree.planned_run import (
-    PlannedRun,
-    TextNames,
-    initial_weights,
-    is_packed,
-    plain_values,
-    plan_run,
-    root_settings,
-)
+from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, is_packed, plan_run, root_settings
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,10 @@
 """A Hydra launcher: worker processes on this machine, forked from one that has imported what all of them need."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from replay_sweeps.child_process import ask_to_stop, end_with_parent, forking_context
+
 logger = logging.getLogger(__name__)
 
-PRELOAD = ["replay_sweeps.main", "replay_sweeps.workers.worker_process"]  # torch, lightning and transformers, once
 PATIENCE = 60.0  # seconds that workers get to save their last step when asked to stop
 
 
@@ -38,8 +36,7 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Start a worker for each job and wait for all of them. What becomes of one does not touch the others."""
         composed = [self.loader.load_sweep_config(self.config, list(job)) for job in job_overrides]
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context = forking_context()
         answers, processes = [], []
         try:
             for index, config in enumerate(composed):
@@ -106,17 +103,7 @@ def _run(work_file: str, share: dict[str, Any], answer: Any) -> None:
     from replay_sweeps.workers.worker_process import work
 
     torch.set_num_threads(share["threads"])
-    _end_with(multiprocessing.parent_process())
+    end_with_parent(ask_to_stop)
     answer.send(work(Path(work_file)))
     answer.close()
     sys.stdout.flush()
-
-
-def _end_with(parent: Any) -> None:
-    """Stop this worker as SIGTERM does when the command that started it is gone."""
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True, name="parent").start()

@@ -5,7 +5,6 @@ them is gone the group ends: a worker that started it begins another, else the w
 """
 
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -17,12 +16,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from replay_sweeps.child_process import forking_context
 from replay_sweeps.config import TrainerConfig
 from replay_sweeps.distributed.ranks import ALONE, Ranks
 from replay_sweeps.errors import CannotGoOn, LostRank
 from replay_sweeps.interrupt import Interrupted
-from replay_sweeps.store.status import Ledger, Work
-from replay_sweeps.workers.local_launcher import PRELOAD
+from replay_sweeps.store.status import Ledger
+from replay_sweeps.tree.paths import Work
 from replay_sweeps.workers.rank_process import IN_STEP, follow_parent, is_lost_touch, join, uses_cuda
 from replay_sweeps.workers.submitit_tasks import STARTING, task
 from replay_sweeps.workers.worker_context import forget_engines
@@ -99,8 +99,7 @@ class Group:
     def _start(self, world: int, threads: int, cores: list[int]) -> None:
         """Start the other ranks on this machine; they end with this process."""
         assert self._store
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context = forking_context()
         surroundings = {"cores": cores, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
         address = ("127.0.0.1", self._store.port)
         for rank in range(1, world):

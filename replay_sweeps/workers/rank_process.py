@@ -2,27 +2,25 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import platform
 import re
 import signal
-import threading
 from contextlib import suppress
 from datetime import timedelta
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from replay_sweeps.child_process import end_with_parent, exit_at_once
 from replay_sweeps.config import TrainerConfig
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.interrupt import STOPPING, StopFlag
-from replay_sweeps.store.status import Work
 from replay_sweeps.training.lit_module import NonFiniteLoss
+from replay_sweeps.tree.paths import Work
 from replay_sweeps.workers.worker_context import Workplace
 from replay_sweeps.workers.worker_log import logging_to
 
@@ -105,14 +103,7 @@ def follow_parent(
     file: str, ranks: Ranks, address: tuple[str, int], threads: int, surroundings: dict[str, Any]
 ) -> None:
     """What a rank does that rank 0 started on its machine; it ends when rank 0 does."""
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def end() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True, name="parent").start()
+    end_with_parent(exit_at_once)
     if surroundings["cores"]:
         os.sched_setaffinity(0, surroundings["cores"])
     if surroundings["gpus"] is not None:

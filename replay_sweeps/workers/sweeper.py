@@ -2,14 +2,11 @@
 
 import json
 import logging
-import os
-import platform
 import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,15 +62,16 @@ class PrefixTreeSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the study that the arguments name; what was done before is found in the store."""
-        from replay_sweeps.data.study_texts import prepare_texts, sampled_folders
+        from replay_sweeps.data.study_texts import sampled_folders
         from replay_sweeps.models.numerics import measured_rates
+        from replay_sweeps.results.study_record import write_results
         from replay_sweeps.store.states import Store
         from replay_sweeps.store.status import Ledger
         from replay_sweeps.store.study_records import keep_texts
         from replay_sweeps.study.command import read_command
         from replay_sweeps.study.study import resolve_study
         from replay_sweeps.tree.layout import lay_out
-        from replay_sweeps.tree.target_size import with_target_tokens
+        from replay_sweeps.tree.target_size import prepare_texts, with_target_tokens
 
         assert self.loader is not None and self.config is not None
         launcher = [
@@ -245,7 +243,7 @@ def write_work(
 ) -> str:
     """Write what a worker is told, and give the session's name. Paths are absolute, so that a worker may start
     anywhere."""
-    from replay_sweeps.tree.planned_run import plain_values
+    from replay_sweeps.config_builder import plain_values
 
     session = uuid.uuid4().hex
     work = {
@@ -264,44 +262,3 @@ def write_work(
     }
     write_atomically(file, json.dumps(work).encode())
     return session
-
-
-def write_results(study: "Study", texts: "StudyTexts", layout: "Layout", ledger: "Ledger") -> None:
-    """The run table, its history, and what a report says of the study; then the mirror."""
-    from replay_sweeps.results.run_table import read_run, row, write_tables
-    from replay_sweeps.results.tracking import mirror_runs
-    from replay_sweeps.store.status import why_failed
-
-    ledger.look()
-    reasons = why_failed(ledger)
-    records = [read_run(run, ledger.store) for run in layout.runs]
-    rows = [row(r, study.name, layout.vocab_sizes[r.run.run_id], reasons.get(r.run.run_id)) for r in records]
-    write_tables(study.output, rows, records)
-    conditions = [stretch.numerics for record in records for stretch in record.chain or ()]
-    distinct = [dict(items) for items in dict.fromkeys(tuple(sorted(item.items())) for item in conditions)]
-    write_atomically(study.output / "study.json", (json.dumps(about(study, texts, distinct), indent=1) + "\n").encode())
-    mirror_runs(study.output, study.name, study.logger, rows, records)
-    if len(distinct) > 1:
-        logger.warning("this study mixes numerics, so that its states are not equal to the bit: %s", distinct)
-
-
-def about(study: "Study", texts: "StudyTexts", conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a reader should know of a study: command, corpus, counts, versions, machine."""
-    from replay_sweeps.tree.planned_run import plain_values
-
-    packages = ("replay-sweeps", "torch", "lightning", "transformers", "numpy", "hydra-core")
-    first = study.runs[0]
-    return {
-        "name": study.name,
-        "title": study.title,
-        "command": study.command,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": {"system": platform.system(), "cores": os.cpu_count(), "numerics": list(conditions)},
-        "sources": texts.summary(),
-        "altered": list(study.altered),
-        "budget": study.budget,
-        "axes": list(study.axes),
-        "settings": {
-            name: plain_values(asdict(getattr(first, name))) for name in ("model", "optimizer", "trainer", "evaluation")
-        },
-    }

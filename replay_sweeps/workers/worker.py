@@ -8,8 +8,9 @@ from pathlib import Path
 
 from replay_sweeps.errors import CannotGoOn, DamagedFile, LostRank, storage_problem
 from replay_sweeps.store.leases import Claim, Claims
-from replay_sweeps.store.states import StateName
-from replay_sweeps.store.status import Keep, Ledger, Need, Work
+from replay_sweeps.store.status import Keep, Ledger, Need
+from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.state_name import StateName
 
 logger = logging.getLogger(__name__)
 

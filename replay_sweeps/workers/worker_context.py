@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.config_builder import build
+from replay_sweeps.config_builder import build, plain_values
 from replay_sweeps.data.study_texts import StudyTexts, find_texts
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.errors import CannotGoOn
@@ -16,10 +16,12 @@ from replay_sweeps.files import fingerprint
 from replay_sweeps.interrupt import StopFlag
 from replay_sweeps.models.numerics import resolve
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.status import Ledger, Work
-from replay_sweeps.training.segment import Engine
+from replay_sweeps.store.status import Ledger
+from replay_sweeps.training.engine import Engine
+from replay_sweeps.training.segment import train_segment
 from replay_sweeps.tree.layout import lay_out
-from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, plain_values
+from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.planned_run import PlannedRun, initial_weights
 
 _engines: dict[str, Engine] = {}  # of this process, at most one: what was compiled is not compiled again
 
@@ -47,10 +49,10 @@ class Workplace:
         self._stores = texts.stores()
 
     def train(self, work: Work, ranks: Ranks, stop: StopFlag, on_step: Callable[[int], None] = lambda _: None) -> None:
-        """Train a stretch, together with the other ranks where there are any; raises as Engine.train does."""
+        """Train a stretch, together with the other ranks where there are any; raises as `train_segment` does."""
         engine = self._engine_for(work.run, ranks)
         try:
-            engine.train(work, self._stores, self.store, stop, on_step)
+            train_segment(engine, work, self._stores, self.store, stop, on_step)
         except (MemoryError, torch.OutOfMemoryError):
             _engines.clear()
             raise

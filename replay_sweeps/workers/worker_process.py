@@ -14,7 +14,8 @@ from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.plan.timing import measure
 from replay_sweeps.progress import Progress
 from replay_sweeps.store.leases import Claim, Claims
-from replay_sweeps.store.status import Need, Work
+from replay_sweeps.store.status import Need
+from replay_sweeps.tree.paths import Work
 from replay_sweeps.workers.rank_group import Group
 from replay_sweeps.workers.rank_process import follow
 from replay_sweeps.workers.submitit_tasks import task

@@ -25,8 +25,8 @@ from replay_sweeps.config_builder import build
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.main import main
 from replay_sweeps.progress import Progress
-from replay_sweeps.store.status import Work
 from replay_sweeps.training.batches import Batches
+from replay_sweeps.tree.paths import Work
 from replay_sweeps.workers.rank_group import Group, RankFailed
 from replay_sweeps.workers.worker_context import Workplace
 from tests.conftest import ROOT, arguments

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
+from replay_sweeps.machine import compiler
 from replay_sweeps.main import main
 from replay_sweeps.models import numerics
-from replay_sweeps.models.numerics import compiler, resolve
+from replay_sweeps.models.numerics import resolve
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
 from tests.fixtures.models import ARCHITECTURES

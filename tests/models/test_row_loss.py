@@ -21,15 +21,16 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from replay_sweeps.data.study_texts import StudyTexts, prepare_texts
+from replay_sweeps.data.study_texts import StudyTexts
 from replay_sweeps.data.token_rows import StoreRows
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.models.row_loss import RowLoss
-from replay_sweeps.store.status import Work
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
 from replay_sweeps.training.batches import ROW_INPUTS, Batch, Batches
 from replay_sweeps.tree.layout import lay_out
+from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.target_size import prepare_texts
 from tests.fixtures.conversations import Conversation, made_up_conversation
 
 LENGTH = 128

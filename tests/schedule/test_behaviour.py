@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, first_difference, key
 from replay_sweeps.schedule.data_schedule import room, stage2_alone, two_stages
 from replay_sweeps.schedule.learning_rate import RateLaw
-from replay_sweeps.tree.planned_run import PlannedRun, heavy_paths, prefix_tree, walk
+from replay_sweeps.tree.planned_run import PlannedRun
+from replay_sweeps.tree.prefix_tree import heavy_paths, prefix_tree, walk
 
 
 @st.composite

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from replay_sweeps.errors import DamagedFile
-from replay_sweeps.store.states import METRICS, StateName, Store, Stretch
+from replay_sweeps.store.states import METRICS, Store, Stretch
+from replay_sweeps.tree.state_name import StateName
 
 STATE = StateName("r" * 64, 12, "k" * 64)
 

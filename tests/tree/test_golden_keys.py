@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from replay_sweeps.data.prepared_text import TextNames
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models import numerics
 from replay_sweeps.models.pretrained import with_pretrained_shape
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.composer import Composer
 from replay_sweeps.study.study import hydra_loader
-from replay_sweeps.tree.planned_run import TextNames, initial_weights, plan_run, root_settings
+from replay_sweeps.tree.planned_run import initial_weights, plan_run, root_settings
 
 GOLDEN = Path(__file__).parent / "golden_keys.json"
 TARGET = TextNames("target train", "target selection", "target report")

@@ -9,9 +9,10 @@ import pytest
 from replay_sweeps.errors import CannotGoOn
 from replay_sweeps.store import leases
 from replay_sweeps.store.leases import Claims
-from replay_sweeps.store.status import SKIPPED, Ledger, Work, why_failed
+from replay_sweeps.store.status import SKIPPED, Ledger, why_failed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout
+from replay_sweeps.tree.paths import Work
 from replay_sweeps.workers import worker
 from replay_sweeps.workers.worker import PathWorker, Pool, ready_paths
 from tests.fixtures.studies import FakeTraining

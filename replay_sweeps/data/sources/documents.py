@@ -9,10 +9,12 @@ from typing import Any
 
 from replay_sweeps.config import SourceConfig
 from replay_sweeps.data.sources import installed_packages, local_files, self_generated
+from replay_sweeps.data.sources.installed_packages import PACKAGES
 from replay_sweeps.data.sources.normal_text import cut, normalise
 from replay_sweeps.data.sources.table_rows import rows_of
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import fingerprint
+from replay_sweeps.packages import STANDARD_LIBRARY, package_folder, package_version
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +23,13 @@ EXTRACTION_VERSION = 1  # raised whenever the same input would give other docume
 # kind → (packages read, whether their documentation or their sources, whether tests are among the sources)
 INSTALLED: dict[str, tuple[tuple[str, ...], str, bool]] = {
     "installed_documentation": (
-        (*installed_packages.PACKAGES, installed_packages.STANDARD_LIBRARY),
+        (*PACKAGES, STANDARD_LIBRARY),
         "documentation",
         False,
     ),
-    "installed_documentation_without_standard_library": (installed_packages.PACKAGES, "documentation", False),
+    "installed_documentation_without_standard_library": (PACKAGES, "documentation", False),
     "sympy": (("sympy",), "sources", True),
-    "standard_library": ((installed_packages.STANDARD_LIBRARY,), "sources", False),
+    "standard_library": ((STANDARD_LIBRARY,), "sources", False),
 }
 KINDS = ("hub", "local", self_generated.KIND, *INSTALLED)
 
@@ -118,7 +120,7 @@ def check_source(source: SourceConfig) -> list[str]:
         return []
     if source.kind == self_generated.KIND:
         return [f"{source.name}: {name}: {problem}" for name, problem in self_generated.check(source)]
-    missing = [package for package in INSTALLED[source.kind][0] if installed_packages.package_folder(package) is None]
+    missing = [package for package in INSTALLED[source.kind][0] if package_folder(package) is None]
     if len(missing) == len(INSTALLED[source.kind][0]):
         return [f"{source.name}: not installed: {', '.join(missing)}"]
     return []
@@ -150,9 +152,7 @@ def input_fingerprint(source: SourceConfig) -> str:
     elif source.kind == self_generated.KIND:
         shape["sampled"] = self_generated.documents_fingerprint(source)
     elif source.kind in INSTALLED:
-        shape["packages"] = {
-            package: installed_packages.package_version(package) for package in INSTALLED[source.kind][0]
-        }
+        shape["packages"] = {package: package_version(package) for package in INSTALLED[source.kind][0]}
     return fingerprint(shape)
 
 

@@ -2,23 +2,19 @@
 
 import ast
 import gc
-import importlib.metadata
-import importlib.util
 import inspect
 import logging
-import platform
-import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
 from replay_sweeps.data.parallel import ordered_map
+from replay_sweeps.packages import package_folder
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("numpy", "scipy", "pandas", "torch", "matplotlib", "transformers")  # sympy is a target
-STANDARD_LIBRARY = "standard library"
 
 MINIMUM_CHARACTERS = 80  # shorter docstrings repeat the name that they document
 FILES_PER_TASK = 16
@@ -28,26 +24,6 @@ _LEFT_OUT_FOLDERS = {"test", "tests", "site-packages", "dist-packages", "idlelib
 _LEFT_OUT_NAMES = "_sysconfigdata"
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def package_folder(package: str) -> Path | None:
-    """The folder of an installed package, found without importing it; None when it is not installed."""
-    if package == STANDARD_LIBRARY:
-        return Path(sysconfig.get_path("stdlib"))
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def package_version(package: str) -> str | None:
-    """The version of an installed package, or of Python for the standard library; None when it is not installed."""
-    if package == STANDARD_LIBRARY:
-        return platform.python_version()
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def python_files(package: str, tests: bool) -> list[Path]:

@@ -17,25 +17,25 @@ class Unpicklable(Exception):  # noqa: N818 - what it is
 
 def break_training() -> None:
     """Let the path that begins at FAULT_AT go wrong."""
-    from replay_sweeps.training.segment import Engine
+    from replay_sweeps.workers import worker_context
 
-    whole = Engine.train
+    whole = worker_context.train_segment
 
-    def train(self, work, *rest):  # type: ignore[no-untyped-def]
+    def train(engine, work, *rest):  # type: ignore[no-untyped-def]
         if work.start == FAULT_AT:
             if FAULT == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise Unpicklable
-        return whole(self, work, *rest)
+        return whole(engine, work, *rest)
 
-    Engine.train = train  # type: ignore[method-assign]
+    worker_context.train_segment = train  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
+    from replay_sweeps import child_process
     from replay_sweeps.main import main
-    from replay_sweeps.workers import local_launcher
 
-    local_launcher.PRELOAD.append("tests.end_to_end.launchers.faulty")
+    child_process.PRELOAD.append("tests.end_to_end.launchers.faulty")
     sys.exit(main())
 elif __name__ == "tests.end_to_end.launchers.faulty":
     break_training()
