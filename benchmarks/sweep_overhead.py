@@ -53,7 +53,7 @@ def measure() -> None:
         (pool.Worker, "__init__", "reading the study"),
     ):
         _timed(owner, name, part)
-    start, end = callbacks.StretchCallback.on_train_start, callbacks.StretchCallback.on_train_batch_end
+    start, end = callbacks.SegmentCallback.on_train_start, callbacks.SegmentCallback.on_train_batch_end
     whole = pool.work
     began = [0.0]
 
@@ -72,8 +72,8 @@ def measure() -> None:
         _spent.clear()
         return answer
 
-    callbacks.StretchCallback.on_train_start = begin  # type: ignore[method-assign]
-    callbacks.StretchCallback.on_train_batch_end = finish  # type: ignore[method-assign]
+    callbacks.SegmentCallback.on_train_start = begin  # type: ignore[method-assign]
+    callbacks.SegmentCallback.on_train_batch_end = finish  # type: ignore[method-assign]
     pool.work = work
 
 

@@ -25,7 +25,7 @@ class Ranks:
     nodes: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the rank that decides and writes."""
         return self.rank == 0
 
@@ -42,7 +42,7 @@ class Ranks:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
-    def number(self, value: int = 0) -> int:
+    def broadcast_int(self, value: int = 0) -> int:
         """The integer that rank 0 gives."""
         if self.world == 1:
             return value
@@ -50,26 +50,26 @@ class Ranks:
         dist.broadcast(tensor, 0)
         return int(tensor)
 
-    def said(self, value: Any = None) -> Any:
+    def broadcast_object(self, value: Any = None) -> Any:
         """The JSON value that rank 0 gives."""
         if self.world == 1:
             return value
-        text = json.dumps(value).encode() if self.leads else b""
-        tensor = torch.empty(self.number(len(text)), dtype=torch.uint8)
-        if self.leads:
+        text = json.dumps(value).encode() if self.is_rank_zero else b""
+        tensor = torch.empty(self.broadcast_int(len(text)), dtype=torch.uint8)
+        if self.is_rank_zero:
             tensor.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
         dist.broadcast(tensor, 0)
         return json.loads(tensor.numpy().tobytes())
 
-    def once(self, do: Callable[[], Any], expected: type[Exception]) -> Any:
+    def on_rank_zero(self, do: Callable[[], Any], expected: type[Exception]) -> Any:
         """What `do` returns on rank 0 alone, a JSON value. An exception of the expected type is raised on all ranks."""
         said: dict[str, Any] = {}
-        if self.leads:
+        if self.is_rank_zero:
             try:
                 said = {"value": do()}
             except expected as error:
                 said = {"error": str(error)}
-        said = self.said(said)
+        said = self.broadcast_object(said)
         if "error" in said:
             raise expected(said["error"])
         return said["value"]

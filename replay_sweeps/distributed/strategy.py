@@ -85,7 +85,7 @@ def spread(whole: nn.Module | None, network: nn.Module, ranks: Ranks) -> None:
     for name, held in [*network.named_parameters(), *network.named_buffers()]:
         value = (
             tensors[name].detach().to(held.device, held.dtype)
-            if ranks.leads
+            if ranks.is_rank_zero
             else torch.empty(held.shape, dtype=held.dtype, device=held.device)
         )
         if isinstance(held, DTensor):

@@ -93,7 +93,7 @@ def describe(path: str, revision: str | None = None, allow_pickle: bool = False)
     problems = list(_problems(path, files))
     if problems:
         raise UserError(*problems)
-    config = _text(files.config)
+    config = _text_config(files.config)
     shapes = _parameters(config, {name: shape for file in files.files for name, shape in file.shapes.items()})
     count = sum(map(math.prod, shapes.values()))
     if not shapes:  # pickles stay closed
@@ -101,7 +101,7 @@ def describe(path: str, revision: str | None = None, allow_pickle: bool = False)
     return Pretrained(config, shapes, count, files)
 
 
-def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of the language model, which a model of text and images keeps in a part of its own."""
     return {**config, **config.get("text_config", {})}
 
@@ -126,7 +126,7 @@ def _parameters(config: Mapping[str, Any], shapes: Shapes) -> dict[str, tuple[in
 
 def _problems(path: str, files: ModelFiles) -> Iterator[str]:
     """What is wrong with a model as far as its configuration and the headers of its weights tell."""
-    known, config = files.config, _text(files.config)
+    known, config = files.config, _text_config(files.config)
     kind, names = known.get("model_type"), known.get("architectures") or []
     missing = [ours for ours in ("hidden_size", "layers") if _value(config, ours) is None]
     missing += ["vocab_size"] if not isinstance(config.get("vocab_size"), int) else []

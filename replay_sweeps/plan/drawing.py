@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.store.status import Ledger
-from replay_sweeps.tree.paths import Path
+from replay_sweeps.tree.paths import TreePath
 
 MOST_VALUES = 64  # of a setting that are told apart below a node
 Values = list[set[Any] | None]  # of each axis; None: too many to tell apart
@@ -59,7 +59,7 @@ def _note(
             first[name] = (step, share)
 
 
-def _label(path: Path, ledger: Ledger, axes: Sequence[str]) -> str:
+def _label(path: TreePath, ledger: Ledger, axes: Sequence[str]) -> str:
     """What tells the run at the end of a path from the others."""
     run = ledger.runs[path.nodes[-1].runs[0]].config
     return " ".join(f"{axis.rpartition('.')[2]}={axis_value(run, axis)}" for axis in axes)

@@ -15,8 +15,8 @@ def measured_rate(store: Store, tree: str) -> float | None:
     """Tokens a second while states of a root were trained (the median of recent stretches), or None."""
     found = []
     for name in sorted(store.names("records", tree))[-MOST_RECORDS:]:
-        stretch = store.stretch_named(tree, name)
-        rates = [rate for rate in stretch.series["tokens_per_second"] if rate] if stretch else []
+        segment_record = store.segment_record_named(tree, name)
+        rates = [rate for rate in segment_record.series["tokens_per_second"] if rate] if segment_record else []
         if rates:
             found.append(median(rates))
     return median(found) if found else None

@@ -14,7 +14,7 @@ from replay_sweeps.machine import machine
 from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.plan.memory import hours
 from replay_sweeps.schedule.behaviour import first_difference
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.planned_run import PlannedRun
 
 STEPS = 3  # the first waits for a compiler; the others tell the time of one
@@ -43,19 +43,19 @@ class _Clock:
             super().__setattr__(name, value)
 
 
-def measure(run: PlannedRun, tokens: int, train: Callable[[Work, Any], None]) -> Timing:
+def measure(run: PlannedRun, tokens: int, train: Callable[[Segment, Any], None]) -> Timing:
     """Train the first steps of a run, their last state being kept, and validate the state that they begin with.
 
     `tokens`, of a validation store of the target text.
     """
     names = {item.metric: item.store for item in run.observations}
-    train(Work(run, 0, 0, {}, {0: frozenset({names["generic_loss"]})}), _Clock())  # builds and compiles the model
+    train(Segment(run, 0, 0, {}, {0: frozenset({names["generic_loss"]})}), _Clock())  # builds and compiles the model
     began = time.perf_counter()
-    train(Work(run, 0, 0, {}, {0: frozenset({names["target_loss"]})}), _Clock())
+    train(Segment(run, 0, 0, {}, {0: frozenset({names["target_loss"]})}), _Clock())
     validated = time.perf_counter() - began
     clock, steps = _Clock(), min(STEPS, run.steps)
     began = time.perf_counter()
-    train(Work(run, 0, steps, {steps: True}, {}), clock)
+    train(Segment(run, 0, steps, {steps: True}, {}), clock)
     saved = time.perf_counter() - clock.done[-1]
     step = median(after - before for before, after in pairwise([began, *clock.done][steps > 1 :]))
     begin = max(0.0, clock.done[0] - began - step)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from replay_sweeps.config import RateConfig
 from replay_sweeps.files import write_atomically
 from replay_sweeps.models.flops import parameters
-from replay_sweeps.store.states import METRICS, Failure, Store, Stretch
+from replay_sweeps.store.states import METRICS, Failure, SegmentRecord, Store
 from replay_sweeps.tree.planned_run import PlannedRun
 from replay_sweeps.tree.state_name import StateName
 
@@ -25,7 +25,7 @@ class RunRecord:
     """What the store knows of one run: its chain of stretches, oldest first, and its validation losses by step."""
 
     run: PlannedRun
-    chain: tuple[Stretch, ...] | None
+    chain: tuple[SegmentRecord, ...] | None
     observed: Mapping[tuple[int, str], float]
 
     @property
@@ -38,9 +38,9 @@ class RunRecord:
         """(step, metric, value) of all that was logged and observed, by step."""
         rows = [
             (int(step), metric, float(value))
-            for stretch in self.chain or ()
+            for segment_record in self.chain or ()
             for metric in METRICS
-            for step, value in zip(stretch.series["step"], stretch.series[metric], strict=True)
+            for step, value in zip(segment_record.series["step"], segment_record.series[metric], strict=True)
             if step is not None and value is not None
         ]
         rows += [(step, metric, value) for (step, metric), value in self.observed.items()]
@@ -51,11 +51,11 @@ def read_run(run: PlannedRun, store: Store) -> RunRecord:
     """Gather a run from the store."""
     step, chain, observed = run.steps, [], {}
     while step > 0:
-        stretch = store.stretch(StateName(run.root, step, run.key(step)))
-        if stretch is None:
+        segment_record = store.segment_record(StateName(run.root, step, run.key(step)))
+        if segment_record is None:
             break
-        chain.append(stretch)
-        step = stretch.parent_step
+        chain.append(segment_record)
+        step = segment_record.parent_step
     for item in run.observations:
         values = store.observation(StateName(run.root, item.step, run.key(item.step)), item.store)
         if values is not None:
@@ -96,7 +96,7 @@ def row(record: RunRecord, study: str, vocab_size: int, failed: Failure | None) 
         "target_train_loss": _train_loss(record),
         "steps": run.steps,
         "stage2_step": data.stage2_step,
-        "seconds": sum(stretch.seconds for stretch in record.chain) if record.chain is not None else None,
+        "seconds": sum(segment_record.seconds for segment_record in record.chain) if record.chain is not None else None,
         "key": run.key(run.steps),
         "log": failed.log if failed and not record.done else "",
     }

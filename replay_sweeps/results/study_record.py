@@ -30,7 +30,7 @@ def write_results(study: "Study", texts: "StudyTexts", layout: "Layout", ledger:
     records = [read_run(run, ledger.store) for run in layout.runs]
     rows = [row(r, study.name, layout.vocab_sizes[r.run.run_id], reasons.get(r.run.run_id)) for r in records]
     write_tables(study.output, rows, records)
-    conditions = [stretch.numerics for record in records for stretch in record.chain or ()]
+    conditions = [segment_record.numerics for record in records for segment_record in record.chain or ()]
     distinct = [dict(items) for items in dict.fromkeys(tuple(sorted(item.items())) for item in conditions)]
     write_atomically(study.output / "study.json", (json.dumps(about(study, texts, distinct), indent=1) + "\n").encode())
     mirror_runs(study.output, study.name, study.logger, rows, records)

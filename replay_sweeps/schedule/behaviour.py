@@ -62,9 +62,9 @@ class Behaviour:
         return self.pieces[-1].stop
 
     @functools.cached_property
-    def texts(self) -> tuple[str, ...]:
+    def piece_texts(self) -> tuple[str, ...]:
         """The whole pieces as they enter keys: ten thousand runs have many keys to name."""
-        return tuple(map(_text, self.pieces))
+        return tuple(map(_piece_text, self.pieces))
 
     def piece_at(self, step: int) -> Piece:
         """The piece that covers an optimizer step."""
@@ -120,13 +120,13 @@ def first_difference(one: Behaviour, other: Behaviour) -> int:
 def key(root: str, run: Behaviour, step: int) -> str:
     """The name of the state after `step` optimizer steps: SHA-256 over the root and the behaviour until then."""
     whole = bisect_right(run.pieces, step, key=lambda piece: piece.stop)
-    texts = list(run.texts[:whole])
+    texts = list(run.piece_texts[:whole])
     if whole < len(run.pieces) and run.pieces[whole].start < step:
-        texts.append(_text(run.pieces[whole]._replace(stop=step)))
+        texts.append(_piece_text(run.pieces[whole]._replace(stop=step)))
     return hashlib.sha256(f"[{canonical_json(root)},[{','.join(texts)}]]".encode()).hexdigest()
 
 
-def _text(piece: Piece) -> str:
+def _piece_text(piece: Piece) -> str:
     """A piece as it enters keys. Every value is written by name, so that a dataclass may grow a field."""
     rate = piece.rate
     return canonical_json(

@@ -38,7 +38,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class RateLaw:
+class LRSchedule:
     """A schedule with a peak: warm-up, then the law. Steps are optimizer steps.
 
     `cooldown_steps` and `cooldown_shape` are WSD's (warm-up, stable, decay; MiniCPM, arXiv 2404.06395).

@@ -10,7 +10,7 @@ from replay_sweeps.data.pipeline import CLEAN, SAMPLED, TOKENIZERS, TOKENS
 from replay_sweeps.data.prepare import only_one
 from replay_sweeps.data.study_texts import text_folder
 from replay_sweeps.errors import CannotGoOn
-from replay_sweeps.store.leases import Claims
+from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.study_records import Reference, forget, references
 
@@ -23,7 +23,7 @@ def megabytes(sizes: Sequence[int]) -> str:
 
 def collect_garbage(store: Store, dry_run: bool) -> None:
     """Drop what no study refers to. Raises CannotGoOn while a study is training or preparing text."""
-    if Claims(store.folder, session="").held():
+    if Leases(store.folder, session="").held():
         raise CannotGoOn(f"workers are training in {store.folder}; try again when they are done")
     with nullcontext() if dry_run else only_one(text_folder(store.folder), wait=False):
         _drop(store, dry_run)
@@ -93,8 +93,10 @@ def _short(name: str) -> str:
 def _chain(store: Store, name: str, needed: set[str]) -> Iterator[str]:
     """The states through which a state was reached, as far as they are not needed already."""
     tree, _, state = name.partition("/")
-    while (stretch := store.stretch_named(tree, state)) is not None and stretch.parent_key is not None:
-        state = f"{stretch.parent_step:09d}-{stretch.parent_key[:32]}"
+    while (
+        segment_record := store.segment_record_named(tree, state)
+    ) is not None and segment_record.parent_key is not None:
+        state = f"{segment_record.parent_step:09d}-{segment_record.parent_key[:32]}"
         if f"{tree}/{state}" in needed:
             return
         yield f"{tree}/{state}"

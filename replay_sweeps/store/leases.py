@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-BEAT = 5.0  # seconds between heartbeats
-PATIENCE = 60.0  # seconds without a heartbeat after which a claim is free again
+HEARTBEAT_INTERVAL = 5.0  # seconds between heartbeats
+GRACE_PERIOD = 60.0  # seconds without a heartbeat after which a claim is free again
 WORKER = "worker-"  # what the claims of workers themselves, not of paths, are called
 HEAD = 26  # bytes of the line that the heartbeat rewrites in place: beats and step
 
@@ -50,7 +50,7 @@ def process_birth(pid: int) -> int | None:
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseOwner:
     """Who holds a claim."""
 
     owner: str  # one name for each claim taken
@@ -69,11 +69,11 @@ class Holder:
         return born is None or bool(born and self.born and born != self.born)
 
 
-class Claim:
+class Lease:
     """A path that this worker holds: a thread tells others so until it is released."""
 
-    def __init__(self, file: Path, handle: int, holder: Holder, lost: Holder | None, beat: float) -> None:
-        self.file, self.holder, self.lost_holder = file, holder, lost
+    def __init__(self, file: Path, handle: int, holder: LeaseOwner, lost: LeaseOwner | None, beat: float) -> None:
+        self.file, self.holder, self.lost_owner = file, holder, lost
         self.step = 0  # shown to observers
         self._handle, self._beats = handle, 0
         self._over = threading.Event()
@@ -91,7 +91,7 @@ class Claim:
         self._over.set()
         self._thread.join()
         os.close(self._handle)
-        found = read_claim(self.file)
+        found = read_lease(self.file)
         if found is None or found[1] == self.holder:  # it was not taken from us meanwhile
             self.file.unlink(missing_ok=True)
 
@@ -101,7 +101,7 @@ def head(beats: int, step: int) -> bytes:
     return f"{beats:012d} {step:012d}\n".encode()
 
 
-def read_claim(file: Path) -> tuple[bytes, Holder | None] | None:
+def read_lease(file: Path) -> tuple[bytes, LeaseOwner | None] | None:
     """The changing line of a claim and its holder (None: half written), or None if there is no claim."""
     try:
         content = file.read_bytes()
@@ -110,19 +110,24 @@ def read_claim(file: Path) -> tuple[bytes, Holder | None] | None:
             return None
         raise
     try:
-        return content[:HEAD], Holder(**json.loads(content[HEAD:]))
+        return content[:HEAD], LeaseOwner(**json.loads(content[HEAD:]))
     except (ValueError, TypeError):
         return content, None
 
 
-class Claims:
+class Leases:
     """The claims of a store, as one worker or observer sees and makes them."""
 
     def __init__(
-        self, store: Path, session: str, log: Path | None = None, beat: float = BEAT, patience: float = PATIENCE
+        self,
+        store: Path,
+        session: str,
+        log: Path | None = None,
+        heartbeat: float = HEARTBEAT_INTERVAL,
+        grace_period: float = GRACE_PERIOD,
     ) -> None:
         self.folder = store / "claims"
-        self.session, self.log, self.beat, self.patience = session, log, beat, patience
+        self.session, self.log, self.heartbeat, self.grace_period = session, log, heartbeat, grace_period
         self._watched: dict[str, tuple[Any, float]] = {}  # what a claim looked like, and since when
 
     def _file(self, name: str) -> Path:
@@ -135,11 +140,11 @@ class Claims:
         except FileNotFoundError:
             return []
 
-    def enlist(self) -> Claim:
+    def register_worker(self) -> Lease:
         """Say that this worker is alive, also between two paths, until it is released."""
-        claim = self.take(f"{WORKER}{uuid.uuid4().hex}")
-        assert claim
-        return claim
+        lease = self.take(f"{WORKER}{uuid.uuid4().hex}")
+        assert lease
+        return lease
 
     def held(self) -> dict[str, int]:
         """The paths that living workers hold, with the step that each is at."""
@@ -157,23 +162,23 @@ class Claims:
         for gone in self._watched.keys() - set(names):
             del self._watched[gone]
         for name in names:
-            claim = read_claim(self._file(name))
-            if claim is not None and not self._is_dead(name, *claim):
-                line, holder = claim
+            lease = read_lease(self._file(name))
+            if lease is not None and not self._is_dead(name, *lease):
+                line, holder = lease
                 found[name] = (int(line.split()[1]), holder.session) if holder else (0, "")
         return found
 
-    def take(self, name: str) -> Claim | None:
+    def take(self, name: str) -> Lease | None:
         """The claim called `name`, or None while another worker holds it."""
         lost = None
-        claim = read_claim(self._file(name))
-        if claim is not None:
-            if not self._is_dead(name, *claim) or not self._remove(name, claim[1]):
+        lease = read_lease(self._file(name))
+        if lease is not None:
+            if not self._is_dead(name, *lease) or not self._remove(name, lease[1]):
                 return None
-            lost = claim[1]
+            lost = lease[1]
         same = lost is not None and lost.session == self.session
         pid = os.getpid()
-        holder = Holder(
+        holder = LeaseOwner(
             owner=uuid.uuid4().hex,
             session=self.session,
             host=host_name(),
@@ -193,25 +198,25 @@ class Claims:
             os.close(handle)
             self._file(name).unlink(missing_ok=True)
             raise
-        return Claim(self._file(name), handle, holder, lost if same else None, self.beat)
+        return Lease(self._file(name), handle, holder, lost if same else None, self.heartbeat)
 
-    def _is_dead(self, name: str, line: bytes, holder: Holder | None) -> bool:
+    def _is_dead(self, name: str, line: bytes, holder: LeaseOwner | None) -> bool:
         seen = (line, holder)
         now = time.monotonic()
         before, since = self._watched.get(name, (None, now))
         if before != seen:
             since = now
         self._watched[name] = (seen, since)
-        return (holder is not None and holder.is_dead()) or now - since > self.patience
+        return (holder is not None and holder.is_dead()) or now - since > self.grace_period
 
-    def _remove(self, name: str, judged: Holder | None) -> bool:
+    def _remove(self, name: str, judged: LeaseOwner | None) -> bool:
         """Remove a dead worker's claim; False where another observer was quicker."""
         aside = self.folder / f".{name}.{uuid.uuid4().hex}"
         try:
             self._file(name).rename(aside)
         except FileNotFoundError:
             return False
-        found = read_claim(aside)
+        found = read_lease(aside)
         mine = found is not None and found[1] == judged
         if not mine:  # it is the claim of one who removed the dead one first: put it back
             with suppress(OSError):

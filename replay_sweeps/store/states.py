@@ -27,7 +27,7 @@ Series = dict[str, list[float | int | None]]
 
 
 @dataclass(frozen=True)
-class Stretch:
+class SegmentRecord:
     """How a state came about: trained from `parent` (None: from the initial weights) with these training series."""
 
     parent_step: int
@@ -37,7 +37,7 @@ class Stretch:
     seconds: float
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Stretch":
+    def from_record(cls, record: dict[str, Any]) -> "SegmentRecord":
         return cls(*(record[name] for name in ("parent_step", "parent_key", "series", "numerics", "seconds")))
 
 
@@ -64,11 +64,13 @@ class Store:
     def _record_file(self, state: StateName) -> Path:
         return self.folder / "records" / f"{state.path}.json"
 
-    def put(self, state: StateName, stretch: Stretch, write: Callable[[Path], None], resumable: bool) -> None:
+    def put(
+        self, state: StateName, segment_record: SegmentRecord, write: Callable[[Path], None], resumable: bool
+    ) -> None:
         """Keep a state. `write` puts its safetensors files into a folder; `resumable` says whether the optimizer's are
         among them. A state that is already there is left alone: same name, same bits."""
-        if self.stretch(state) is None:
-            write_record(self._record_file(state), {"state": state.path, **vars(stretch)})
+        if self.segment_record(state) is None:
+            write_record(self._record_file(state), {"state": state.path, **vars(segment_record)})
         final = self._state_folder(state)
         if final.is_dir() and (not resumable or self.is_kept(state)):
             return
@@ -114,15 +116,15 @@ class Store:
         """Remove a state's weights; what is known of it (stretch, observations) stays."""
         shutil.rmtree(self._state_folder(state), ignore_errors=True)
 
-    def stretch(self, state: StateName) -> Stretch | None:
+    def segment_record(self, state: StateName) -> SegmentRecord | None:
         """The stretch that produced a state, or None."""
-        return self.stretch_named(state.tree, state.name)
+        return self.segment_record_named(state.tree, state.name)
 
-    def stretch_named(self, tree: str, name: str) -> Stretch | None:
+    def segment_record_named(self, tree: str, name: str) -> SegmentRecord | None:
         """The stretch that produced the state of this name, or None."""
         file = self.folder / "records" / tree / f"{name}.json"
         record = self._read(file, lambda: file.unlink(missing_ok=True))
-        return Stretch.from_record(record) if record else None
+        return SegmentRecord.from_record(record) if record else None
 
     def names(self, kind: str, tree: str) -> set[str]:
         """What is there of a root, by one look at its folder: names in `states`, `records`, `observations` or

@@ -7,7 +7,7 @@ from typing import Literal
 
 from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.store.states import Failure, Store
-from replay_sweeps.tree.paths import Path
+from replay_sweeps.tree.paths import TreePath
 from replay_sweeps.tree.planned_run import PlannedRun
 from replay_sweeps.tree.prefix_tree import Node, heavy_paths, prefix_tree
 from replay_sweeps.tree.state_name import StateName, observation_name
@@ -42,7 +42,7 @@ class Ledger:
     def __init__(self, runs: Sequence[PlannedRun], store: Store) -> None:
         self.runs, self.store = runs, store
         roots = prefix_tree(runs)
-        self.paths = [Path(tuple(nodes), runs[nodes[-1].run]) for nodes in heavy_paths(roots)]
+        self.paths = [TreePath(tuple(nodes), runs[nodes[-1].run]) for nodes in heavy_paths(roots)]
         holder = {id(node): index for index, path in enumerate(self.paths) for node in path.nodes}
         self.parents: list[int | None] = [  # the path that each path branches off from
             holder[id(path.nodes[0].parent)] if path.nodes[0].parent else None for path in self.paths
@@ -84,7 +84,7 @@ class Ledger:
         """The last state of a path."""
         return self.state(index, self.paths[index].stop)
 
-    def claim_name(self, index: int) -> str:
+    def lease_name(self, index: int) -> str:
         """What a worker claims: the first step that is this path's own, the same in every study that has it."""
         state = self.state(index, self.paths[index].start + 1)
         return f"{state.tree}-{state.name}"
@@ -144,7 +144,7 @@ class Ledger:
         if state.path not in self._parent_step:
             if state.name not in self.seen.records[state.tree]:
                 return None
-            found = self.store.stretch(state)
+            found = self.store.segment_record(state)
             if found is None:
                 return None
             self._parent_step[state.path] = found.parent_step

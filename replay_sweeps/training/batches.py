@@ -12,7 +12,7 @@ from replay_sweeps.data.mixture import BatchRows, Mixture
 from replay_sweeps.data.token_rows import StoreRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.distributed.ranks import ALONE, Ranks
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.planned_run import is_packed
 
 # step: int; tokens: [rows, T]; is_target: [rows]; weight: [rows]; and of a packed run loss_mask and segments: [rows, T]
@@ -29,7 +29,7 @@ class Batches:
     however it is cut.
     """
 
-    work: Work
+    work: Segment
     stores: Mapping[str, TokenStore]
     micro_rows: int
     ranks: Ranks = ALONE

@@ -10,7 +10,7 @@ from replay_sweeps.store.states import METRICS
 from replay_sweeps.training.lit_module import ReplayModule
 
 
-class StretchCallback(lightning.Callback):
+class SegmentCallback(lightning.Callback):
     """Counts steps by the batches' own numbers, gathers the training series, and calls back at chosen steps.
 
     `at_state(step)` is called for the state before the first step and after each step; `flush` there empties `series`.

@@ -75,7 +75,7 @@ class Engine:
             if folder is None:
                 initialise(self.network, run.model)
         elif folder is None or not self._filled:
-            whole = build_model(run.model, self.vocab_size, self.dtype) if self.ranks.leads else None
+            whole = build_model(run.model, self.vocab_size, self.dtype) if self.ranks.is_rank_zero else None
             if whole is not None and folder is None:
                 initialise(whole, run.model)
             spread(whole, self.network, self.ranks)

@@ -15,12 +15,12 @@ from replay_sweeps.errors import DamagedFile
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.store.state_files import read_optimizer, write_state
-from replay_sweeps.store.states import Store, Stretch
+from replay_sweeps.store.states import SegmentRecord, Store
 from replay_sweeps.training.batches import Batches
-from replay_sweeps.training.callbacks import StretchCallback
+from replay_sweeps.training.callbacks import SegmentCallback
 from replay_sweeps.training.engine import Engine
 from replay_sweeps.training.lit_module import NonFiniteLoss, ReplayModule
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.planned_run import is_packed
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import set
 
 def train_segment(
     engine: Engine,
-    work: Work,
+    work: Segment,
     stores: Mapping[str, TokenStore],
     store: Store,
     stop: StopFlag,
@@ -40,19 +40,19 @@ def train_segment(
     Raises DamagedFile when the parent state is damaged (it has then been dropped), NonFiniteLoss when training
     diverges, and Interrupted, having saved the last whole step, when `stop` is set.
     """
-    _Stretch(engine, work, stores, store, stop, on_step).train()
+    _SegmentRun(engine, work, stores, store, stop, on_step).train()
 
 
 DUE = -1  # in place of a signal's number: it is time to save
 
 
-class _Stretch:
+class _SegmentRun:
     """One call of `train_segment`."""
 
     def __init__(
         self,
         engine: Engine,
-        work: Work,
+        work: Segment,
         stores: Mapping[str, TokenStore],
         store: Store,
         stop: StopFlag,
@@ -71,7 +71,7 @@ class _Stretch:
             engine.ranks,
         )
         self.batches = Batches(work, stores, engine.micro_rows, engine.ranks)
-        self.callback = StretchCallback(
+        self.callback = SegmentCallback(
             work.start,
             self.batches.micro_batches,
             config.trainer.batch_rows * config.trainer.row_length,
@@ -86,7 +86,7 @@ class _Stretch:
             engine.load(work.run.config, None)
         else:
             parent = self.parent
-            folder = Path(engine.ranks.once(lambda: str(self.store.open(parent)), DamagedFile))
+            folder = Path(engine.ranks.on_rank_zero(lambda: str(self.store.open(parent)), DamagedFile))
             engine.load(work.run.config, folder)
             if work.stop > work.start:
                 self.module.optimizer_state = read_optimizer(folder, engine.network)
@@ -125,7 +125,7 @@ class _Stretch:
         self._observe(step)
         minutes = (time.perf_counter() - self.saved) / 60
         due = minutes >= self.work.run.config.trainer.save_every_minutes and step < self.work.stop
-        signal = self.engine.ranks.number(self.stop.signal or (DUE if due else 0))
+        signal = self.engine.ranks.broadcast_int(self.stop.signal or (DUE if due else 0))
         interrupted = signal not in (0, DUE)
         if step > self.work.start and (step in self.work.save_at or signal):
             self._save(step, self.work.save_at.get(step, True) or interrupted)
@@ -137,7 +137,7 @@ class _Stretch:
         state = self.work.state(step) if step in self.work.observe_at else None
         for store in sorted(self.work.observe_at.get(step, ())):
             assert state
-            if engine.ranks.number(self.store.observation(state, store) is None):
+            if engine.ranks.broadcast_int(self.store.observation(state, store) is None):
                 loss = validation_loss(
                     engine.row_loss,
                     self.stores[store],
@@ -152,7 +152,7 @@ class _Stretch:
                     engine.row_loss.reshard()  # a forward pass that no backward pass follows leaves weights whole
                 if not math.isfinite(loss["loss"]):
                     raise NonFiniteLoss(f"the validation loss is {loss['loss']} after {step} steps")
-                if engine.ranks.leads:
+                if engine.ranks.is_rank_zero:
                     self.store.observe(state, store, loss)
 
     def _save(self, step: int, resumable: bool) -> None:
@@ -162,17 +162,17 @@ class _Stretch:
 
         def write(folder: Path) -> None:
             if engine.mesh is not None:
-                engine.ranks.said(str(folder))
+                engine.ranks.broadcast_object(str(folder))
             write_state(folder, engine.network, optimizer)  # type: ignore[arg-type]
 
         state, now = self.work.state(step), time.perf_counter()
-        if engine.ranks.leads:
+        if engine.ranks.is_rank_zero:
             parent, key = (self.parent.step, self.parent.key) if self.parent else (0, None)
-            stretch = Stretch(parent, key, series, engine.conditions, now - self.began)
-            self.store.put(state, stretch, write, resumable)
+            segment_record = SegmentRecord(parent, key, series, engine.conditions, now - self.began)
+            self.store.put(state, segment_record, write, resumable)
             if engine.mesh is not None:
-                engine.ranks.said(None)
+                engine.ranks.broadcast_object(None)
         elif engine.mesh is not None:
-            while folder := engine.ranks.said():
+            while folder := engine.ranks.broadcast_object():
                 write_state(Path(folder), engine.network, optimizer)  # type: ignore[arg-type]
         self.parent, self.began, self.saved = state, time.perf_counter(), time.perf_counter()

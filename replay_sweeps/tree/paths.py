@@ -9,7 +9,7 @@ from replay_sweeps.tree.state_name import StateName
 
 
 @dataclass(frozen=True)
-class Path:
+class TreePath:
     """Nodes trained in one go. `run` passes through all of them, so its behaviour is that of the path."""
 
     nodes: tuple[Node, ...]
@@ -34,7 +34,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Work:
+class Segment:
     """A stretch to train: from the kept state at `start` (0: the initial weights) to `stop`."""
 
     run: PlannedRun

@@ -9,7 +9,7 @@ from replay_sweeps.files import fingerprint
 from replay_sweeps.models.pretrained import lora_alpha, lora_names, weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, key
 from replay_sweeps.schedule.data_schedule import DataSchedule
-from replay_sweeps.schedule.of_run import data_schedule, rates
+from replay_sweeps.schedule.of_run import data_schedule, lr_pieces
 
 SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
 
@@ -101,7 +101,7 @@ def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
 def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: str) -> PlannedRun:
     """Lay out one run below the root with this fingerprint: schedule, behaviour, the states at which it is observed."""
     data = data_schedule(run)
-    pieces, reset = rates(run, data)
+    pieces, reset = lr_pieces(run, data)
     order = TargetOrder(target.train, run.schedule.subset_seed, run.schedule.order_seed, data.target_rows)
     planned = behaviour(data, pieces, run.optimizer.weight_decay, order, reset)
     whole = {

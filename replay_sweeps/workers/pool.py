@@ -9,7 +9,7 @@ from typing import Any
 
 from replay_sweeps.errors import CannotGoOn, storage_problem
 from replay_sweeps.progress import Progress
-from replay_sweeps.store.leases import Claims
+from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.status import Ledger, Need
 from replay_sweeps.workers.worker import Pool, ready_paths
 
@@ -23,8 +23,8 @@ LOOK_EVERY = 0.5  # seconds between looks at other workers' claims
 class Rounds:
     """The sweeper's side of a pool: starts workers, waits for those of other commands, never trains itself."""
 
-    def __init__(self, ledger: Ledger, claims: Claims, pool: Pool, start: Callable[[int], Sequence[Any]]) -> None:
-        self.ledger, self.claims, self.pool = ledger, claims, pool
+    def __init__(self, ledger: Ledger, leases: Leases, pool: Pool, start: Callable[[int], Sequence[Any]]) -> None:
+        self.ledger, self.leases, self.pool = ledger, leases, pool
         self.start = start  # starts so many workers, waits for them, gives what they returned
 
     def run(self, progress: Progress | None) -> None:
@@ -40,8 +40,8 @@ class Rounds:
             ready = ready_paths(self.ledger, needs)
             if not ready or (self.pool.fail_fast and any(map(self.ledger.failed, range(len(needs))))):
                 return
-            held = self.claims.held()
-            free = sum(self.ledger.claim_name(index) not in held for index, _ in ready)
+            held = self.leases.held()
+            free = sum(self.ledger.lease_name(index) not in held for index, _ in ready)
             if not free:
                 time.sleep(LOOK_EVERY)
                 continue
@@ -54,7 +54,7 @@ class Rounds:
 
     def _round(self, workers: int, progress: Progress | None) -> list[Answer]:
         """Start so many workers and wait for them: what they said, where they had to say something."""
-        with _Watch(self.ledger, self.claims, progress):
+        with _Watch(self.ledger, self.leases, progress):
             return answers(lambda: self.start(workers), self.ledger.store.folder)
 
 
@@ -80,8 +80,8 @@ def _answer(job: Any) -> Answer | None:
 class _Watch:
     """Shows progress from the store and the claims while workers elsewhere do the work."""
 
-    def __init__(self, ledger: Ledger, claims: Claims, progress: Progress | None) -> None:
-        self.ledger, self.claims, self.progress = ledger, claims, progress
+    def __init__(self, ledger: Ledger, leases: Leases, progress: Progress | None) -> None:
+        self.ledger, self.leases, self.progress = ledger, leases, progress
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
 
@@ -101,13 +101,13 @@ class _Watch:
             began = time.monotonic()
             needs = self.ledger.needs()
             runs, left = self.ledger.progress(needs)
-            held = self.claims.held()
+            held = self.leases.held()
             left -= sum(self._ahead(index, need, held) for index, need in enumerate(needs) if need)
             self.progress.seen(runs, left, self._tokens_per_step())
             pause = max(1.0, 20 * (time.monotonic() - began))
 
     def _ahead(self, index: int, need: Need, held: dict[str, int]) -> int:
-        step = held.get(self.ledger.claim_name(index), 0) if held else 0
+        step = held.get(self.ledger.lease_name(index), 0) if held else 0
         return max(0, min(step, need.stop) - need.start)
 
     def _tokens_per_step(self) -> int:

@@ -20,7 +20,7 @@ from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.interrupt import STOPPING, StopFlag
 from replay_sweeps.training.lit_module import NonFiniteLoss
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.worker_context import Workplace
 from replay_sweeps.workers.worker_log import logging_to
 
@@ -82,8 +82,8 @@ def _follow(order: dict[str, Any], ranks: Ranks, store: dist.TCPStore, threads: 
     workplace = Workplace(order)
     store.set(f"here/{ranks.rank}", "")
     join(ranks, store, workplace.runs[0].trainer, threads)
-    while (told := ranks.said()) is not None:
-        work = Work(
+    while (told := ranks.broadcast_object()) is not None:
+        work = Segment(
             workplace.ledger.runs[told["run"]],
             told["start"],
             told["stop"],

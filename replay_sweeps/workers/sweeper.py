@@ -144,7 +144,7 @@ class PrefixTreeSweeper(Sweeper):
     ) -> None:
         """Start workers until nothing is left to do."""
         from replay_sweeps.progress import Progress
-        from replay_sweeps.store.leases import Claims
+        from replay_sweeps.store.leases import Leases
         from replay_sweeps.workers.pool import Rounds
         from replay_sweeps.workers.worker import Pool
 
@@ -162,7 +162,7 @@ class PrefixTreeSweeper(Sweeper):
             progress = None if study.in_process else Progress(len(ledger.runs))
             Rounds(
                 ledger,
-                Claims(study.store, session),
+                Leases(study.store, session),
                 pool,
                 lambda workers: launcher.launch([job] * workers, initial_job_idx=0),
             ).run(progress)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replay_sweeps.errors import CannotGoOn, DamagedFile, LostRank, storage_problem
-from replay_sweeps.store.leases import Claim, Claims
+from replay_sweeps.store.leases import Lease, Leases
 from replay_sweeps.store.status import Keep, Ledger, Need
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.state_name import StateName
 
 logger = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ class PathWorker:
     def __init__(
         self,
         ledger: Ledger,
-        claims: Claims,
-        train: Callable[[Work, Claim], None],
+        leases: Leases,
+        train: Callable[[Segment, Lease], None],
         on_scan: Callable[[Sequence[Need | None]], None] = lambda _: None,
         pool: Pool | None = None,
     ) -> None:
-        self.ledger, self.claims, self.train, self.on_scan = ledger, claims, train, on_scan
+        self.ledger, self.leases, self.train, self.on_scan = ledger, leases, train, on_scan
         self.pool = pool or Pool()
         self.attempts: Counter[tuple[int, Need]] = Counter()
         self.trained = 0
@@ -56,7 +56,7 @@ class PathWorker:
     def work(self) -> None:
         """Raises Interrupted as training does, and CannotGoOn where the store cannot be written."""
         try:
-            here = self.claims.enlist()
+            here = self.leases.register_worker()
             try:
                 while self._next():
                     pass
@@ -74,17 +74,17 @@ class PathWorker:
         ready = ready_paths(self.ledger, needs)
         if not ready or (self.pool.fail_fast and any(map(self.ledger.failed, range(len(needs))))):
             return False
-        held = self.claims.held()
-        free = [index for index, _ in ready if self.ledger.claim_name(index) not in held]
-        if self.trained and min(self.pool.workers, len(free)) > self.claims.workers():
+        held = self.leases.held()
+        free = [index for index, _ in ready if self.ledger.lease_name(index) not in held]
+        if self.trained and min(self.pool.workers, len(free)) > self.leases.workers():
             return False
         for index in free:
-            claim = self.claims.take(self.ledger.claim_name(index))
-            if claim is not None:
+            lease = self.leases.take(self.ledger.lease_name(index))
+            if lease is not None:
                 try:
-                    self._work_on(index, claim)
+                    self._work_on(index, lease)
                 finally:
-                    claim.release()
+                    lease.release()
                 return True
         return False
 
@@ -96,26 +96,28 @@ class PathWorker:
         self.on_scan(needs)
         return needs
 
-    def _work_on(self, index: int, claim: Claim) -> None:
+    def _work_on(self, index: int, lease: Lease) -> None:
         """Train a claimed path, if it is still to be trained."""
         need = self.ledger.needs()[index]
         if need is None or not need.ready or self.ledger.failed(index):
             return
         end, run = self.ledger.end(index), self.ledger.paths[index].run
-        if claim.holder.lost > 1 and claim.lost_holder:
+        if lease.holder.lost > 1 and lease.lost_owner:
             reason = "its worker was killed, twice (killed from outside, or by the system when memory ran out)"
-            self.ledger.store.fail(end, reason, last_lines(claim.lost_holder.log))
+            self.ledger.store.fail(end, reason, last_lines(lease.lost_owner.log))
             logger.error("run %s failed: %s", run.run_id, reason)
             return
         self.attempts[index, need] += 1
-        work = Work(run, need.start, need.stop, self.ledger.save_at(index, need), self.ledger.observe_at(index, need))
+        work = Segment(
+            run, need.start, need.stop, self.ledger.save_at(index, need), self.ledger.observe_at(index, need)
+        )
         logger.debug("path %s: steps %d to %d of run %s", end.path, need.start, need.stop, run.run_id)
         try:
             if self.attempts[index, need] > MOST_ATTEMPTS:
                 raise RuntimeError(
                     f"steps {need.start} to {need.stop} were trained three times and are not in the store"
                 )
-            self.train(work, claim)
+            self.train(work, lease)
             self.trained += 1
         except CannotGoOn:
             raise
@@ -134,7 +136,7 @@ class PathWorker:
 
     def _fail(self, end: StateName, run_id: str, reason: str) -> None:
         logger.error("run %s failed: %s", run_id, reason)
-        self.ledger.store.fail(end, reason, last_lines(self.claims.log))
+        self.ledger.store.fail(end, reason, last_lines(self.leases.log))
 
 
 def last_lines(log: Path | str | None) -> str:

@@ -20,7 +20,7 @@ from replay_sweeps.store.status import Ledger
 from replay_sweeps.training.engine import Engine
 from replay_sweeps.training.segment import train_segment
 from replay_sweeps.tree.layout import lay_out
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.planned_run import PlannedRun, initial_weights
 
 _engines: dict[str, Engine] = {}  # of this process, at most one: what was compiled is not compiled again
@@ -48,7 +48,9 @@ class Workplace:
             )
         self._stores = texts.stores()
 
-    def train(self, work: Work, ranks: Ranks, stop: StopFlag, on_step: Callable[[int], None] = lambda _: None) -> None:
+    def train(
+        self, work: Segment, ranks: Ranks, stop: StopFlag, on_step: Callable[[int], None] = lambda _: None
+    ) -> None:
         """Train a stretch, together with the other ranks where there are any; raises as `train_segment` does."""
         engine = self._engine_for(work.run, ranks)
         try:

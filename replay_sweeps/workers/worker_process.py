@@ -13,9 +13,9 @@ from replay_sweeps.errors import CannotGoOn, storage_problem
 from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.plan.timing import measure
 from replay_sweeps.progress import Progress
-from replay_sweeps.store.leases import Claim, Claims
+from replay_sweeps.store.leases import Lease, Leases
 from replay_sweeps.store.status import Need
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import Group
 from replay_sweeps.workers.rank_process import follow
 from replay_sweeps.workers.submitit_tasks import task
@@ -38,7 +38,7 @@ class Worker:
         self.stop = StopFlag()
         self._worker = PathWorker(
             self.ledger,
-            Claims(self.place.store.folder, order["session"], log),
+            Leases(self.place.store.folder, order["session"], log),
             self._train,
             self._scanned,
             Pool(order["workers"], order["fail_fast"], order["keep_states"]),
@@ -80,12 +80,12 @@ class Worker:
         if self.progress:
             self.progress.scanned(*self.ledger.progress(needs))
 
-    def _train(self, work: Work, claim: Claim) -> None:
+    def _train(self, work: Segment, lease: Lease) -> None:
         trainer = work.run.config.trainer
         tokens = trainer.batch_rows * trainer.row_length
 
         def stepped(step: int) -> None:
-            claim.step = step
+            lease.step = step
             if self.progress:
                 self.progress.stepped(tokens)
 
@@ -113,7 +113,7 @@ def work(file: Path) -> dict[str, Any] | None:
     """
     order = json.loads(file.read_text())
     mine = task()
-    if mine and not mine.ranks.leads:
+    if mine and not mine.ranks.is_rank_zero:
         if address := mine.address(meeting(order)):
             follow(str(file), mine.ranks, address, len(os.sched_getaffinity(0)))
         return None

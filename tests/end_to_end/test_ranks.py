@@ -26,7 +26,7 @@ from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.main import main
 from replay_sweeps.progress import Progress
 from replay_sweeps.training.batches import Batches
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import Group, RankFailed
 from replay_sweeps.workers.worker_context import Workplace
 from tests.conftest import ROOT, arguments
@@ -261,7 +261,7 @@ def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
 def test_the_ranks_see_together_the_rows_that_one_process_sees(alone: Path) -> None:
     place = Workplace(json.loads((alone / "work.json").read_text()))
     run = place.ledger.runs[-1]
-    work = Work(run, run.steps - 3, run.steps, {}, {})
+    work = Segment(run, run.steps - 3, run.steps, {}, {})
 
     def rows(micro_rows: int, *ranks: Ranks) -> list[tuple[int, list[tuple[bytes, bool, float]]]]:
         """For each step its rows, and each row's share of the step's loss."""

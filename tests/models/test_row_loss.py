@@ -29,7 +29,7 @@ from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
 from replay_sweeps.training.batches import ROW_INPUTS, Batch, Batches
 from replay_sweeps.tree.layout import lay_out
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.target_size import prepare_texts
 from tests.fixtures.conversations import Conversation, made_up_conversation
 
@@ -74,7 +74,7 @@ def planned(chat_command: Callable[..., list[str]], conversations: Path) -> Call
 
 
 def batches_of(run: Any, texts: StudyTexts, micro_rows: int) -> list[Batch]:
-    return list(Batches(Work(run, 0, run.steps, {}, {}), texts.stores(), micro_rows))
+    return list(Batches(Segment(run, 0, run.steps, {}, {}), texts.stores(), micro_rows))
 
 
 def alone(model: PreTrainedModel, tokens: list[int], learned: list[bool]) -> Nats:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, first_difference, key
 from replay_sweeps.schedule.data_schedule import room, stage2_alone, two_stages
-from replay_sweeps.schedule.learning_rate import RateLaw
+from replay_sweeps.schedule.learning_rate import LRSchedule
 from replay_sweeps.tree.planned_run import PlannedRun
 from replay_sweeps.tree.prefix_tree import heavy_paths, prefix_tree, walk
 
@@ -18,7 +18,7 @@ def behaviours(draw: st.DrawFn) -> Behaviour:
     rho = draw(st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(3, 4)]))
     alpha = draw(st.sampled_from([Fraction(1), Fraction(1, 2)]))
     order = TargetOrder("target", 0, draw(st.integers(0, 1)), rows)
-    law = RateLaw(draw(st.sampled_from(["wsd", "constant", "cosine"])), 1.0, 0.0, 2, draw(st.sampled_from([2, 5])))
+    law = LRSchedule(draw(st.sampled_from(["wsd", "constant", "cosine"])), 1.0, 0.0, 2, draw(st.sampled_from([2, 5])))
     mode = draw(st.sampled_from(["mid_train", "fine_tune", "from_pretrained"]))
     if mode == "from_pretrained":
         data = stage2_alone(batch_rows, rows, epochs, rho)
@@ -111,5 +111,5 @@ def test_adding_a_run_renames_no_state(runs: list[Behaviour], added: Behaviour) 
 
 def test_other_roots_make_other_trees() -> None:
     data = two_stages(40, 4, 2, 2, Fraction(0), Fraction(1))
-    run = behaviour(data, RateLaw("constant", 1.0, 0.0, 0).pieces(0, 10), 0.1, TargetOrder("t", 0, 0, 2), None)
+    run = behaviour(data, LRSchedule("constant", 1.0, 0.0, 0).pieces(0, 10), 0.1, TargetOrder("t", 0, 0, 2), None)
     assert len(prefix_tree([planned(run, "one"), planned(run, "two")])) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replay_sweeps.store import leases
-from replay_sweeps.store.leases import Claims
+from replay_sweeps.store.leases import Leases
 
 TAKE = """
 import sys, time
@@ -30,11 +30,11 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_path_is_held_by_one_worker_until_it_is_released(tmp_path: Path) -> None:
-    one, other = Claims(tmp_path, "a"), Claims(tmp_path, "b")
-    claim = one.take("path")
-    assert claim and other.take("path") is None
+    one, other = Leases(tmp_path, "a"), Leases(tmp_path, "b")
+    lease = one.take("path")
+    assert lease and other.take("path") is None
     assert list(other.held()) == ["path"]
-    claim.release()
+    lease.release()
     assert other.held() == {}
     again = other.take("path")
     assert again and again.holder.lost == 0
@@ -44,48 +44,48 @@ def test_a_path_is_held_by_one_worker_until_it_is_released(tmp_path: Path) -> No
 @pytest.mark.parametrize(("session", "lost"), [("same", 1), ("another", 0)])
 def test_a_dead_process_gives_its_claim_back_at_once(tmp_path: Path, session: str, lost: int) -> None:
     subprocess.run([sys.executable, "-c", TAKE, str(tmp_path), "same", "exit"], check=True)
-    observer = Claims(tmp_path, session)
+    observer = Leases(tmp_path, session)
     assert observer.held() == {}
-    claim = observer.take("path")
-    assert claim and claim.holder.lost == lost
-    claim.release()
+    lease = observer.take("path")
+    assert lease and lease.holder.lost == lost
+    lease.release()
 
 
 def test_a_process_that_was_killed_gives_its_claim_back(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", TAKE, str(tmp_path), "same", "stay"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline()
-        observer = Claims(tmp_path, "same")
+        observer = Leases(tmp_path, "same")
         assert observer.take("path") is None
         process.kill()
         process.wait()
-        claim = observer.take("path")
-    assert claim and claim.holder.lost == 1
-    claim.release()
+        lease = observer.take("path")
+    assert lease and lease.holder.lost == 1
+    lease.release()
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_an_hour_apart_neither_free_a_living_claim_nor_keep_a_dead_one(
     tmp_path: Path, hours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = Claims(tmp_path, "a", beat=0.05).take("path")
-    assert claim
+    lease = Leases(tmp_path, "a", heartbeat=0.05).take("path")
+    assert lease
     elsewhere(monkeypatch)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3600 * hours)
-    os.utime(claim.file, (now() - 3600 * hours,) * 2)
-    observer = Claims(tmp_path, "b", patience=0.4)
+    os.utime(lease.file, (now() - 3600 * hours,) * 2)
+    observer = Leases(tmp_path, "b", grace_period=0.4)
     deadline = time.monotonic() + 1.0
     while time.monotonic() < deadline:
         assert observer.take("path") is None
         time.sleep(0.05)
-    claim._over.set()  # the heartbeat stops, as it does when a host is lost
-    claim._thread.join()
+    lease._over.set()  # the heartbeat stops, as it does when a host is lost
+    lease._thread.join()
     assert observer.take("path") is None
     time.sleep(0.5)
     mine = observer.take("path")
     assert mine
-    claim.release()  # the host was only slow: it leaves the claim to its new holder
+    lease.release()  # the host was only slow: it leaves the claim to its new holder
     assert list(observer.held()) == ["path"]
     mine.release()
 
@@ -93,30 +93,30 @@ def test_clocks_an_hour_apart_neither_free_a_living_claim_nor_keep_a_dead_one(
 def test_a_claim_that_was_half_written_is_free_after_a_while(tmp_path: Path) -> None:
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "path").write_bytes(b"0000")
-    observer = Claims(tmp_path, "a", patience=0.1)
+    observer = Leases(tmp_path, "a", grace_period=0.1)
     assert observer.take("path") is None
     time.sleep(0.2)
-    claim = observer.take("path")
-    assert claim
-    claim.release()
+    lease = observer.take("path")
+    assert lease
+    lease.release()
 
 
 def test_of_two_that_find_a_dead_claim_one_gets_it(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", TAKE, str(tmp_path), "same", "exit"], check=True)
-    slow, quick = Claims(tmp_path, "same"), Claims(tmp_path, "same")
-    found = leases.read_claim(tmp_path / "claims" / "path")
+    slow, quick = Leases(tmp_path, "same"), Leases(tmp_path, "same")
+    found = leases.read_lease(tmp_path / "claims" / "path")
     assert found
-    claim = quick.take("path")
-    assert claim
+    lease = quick.take("path")
+    assert lease
     assert not slow._remove("path", found[1])  # it judged the claim before the other took it
     assert slow.take("path") is None and list(slow.held()) == ["path"]
-    claim.release()
+    lease.release()
 
 
 def test_the_step_that_a_worker_is_at_is_seen(tmp_path: Path) -> None:
-    claim = Claims(tmp_path, "a", beat=0.02).take("path")
-    assert claim
-    claim.step = 17
+    lease = Leases(tmp_path, "a", heartbeat=0.02).take("path")
+    assert lease
+    lease.step = 17
     time.sleep(0.2)
-    assert Claims(tmp_path, "b").held() == {"path": 17}
-    claim.release()
+    assert Leases(tmp_path, "b").held() == {"path": 17}
+    lease.release()

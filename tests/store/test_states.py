@@ -3,18 +3,20 @@ from pathlib import Path
 import pytest
 
 from replay_sweeps.errors import DamagedFile
-from replay_sweeps.store.states import METRICS, Store, Stretch
+from replay_sweeps.store.states import METRICS, SegmentRecord, Store
 from replay_sweeps.tree.state_name import StateName
 
 STATE = StateName("r" * 64, 12, "k" * 64)
 
 
-def stretch() -> Stretch:
-    return Stretch(0, None, {name: [1.0] for name in ("step", *METRICS)}, {"torch": "2"}, 3.0)
+def segment_record() -> SegmentRecord:
+    return SegmentRecord(0, None, {name: [1.0] for name in ("step", *METRICS)}, {"torch": "2"}, 3.0)
 
 
 def put(store: Store, resumable: bool = True, content: bytes = b"weights") -> Path:
-    store.put(STATE, stretch(), lambda folder: (folder / "model.safetensors").write_bytes(content) and None, resumable)
+    store.put(
+        STATE, segment_record(), lambda folder: (folder / "model.safetensors").write_bytes(content) and None, resumable
+    )
     return store.open(STATE)
 
 
@@ -51,7 +53,7 @@ def test_damaged_records_and_observations_are_said_and_count_as_missing(
     assert store.observation(STATE, "validation") == {"loss": 3.0}
     for file in [*tmp_path.glob("records/*/*.json"), *tmp_path.glob("observations/*/*.json")]:
         damage(file)
-    assert store.stretch(STATE) is None
+    assert store.segment_record(STATE) is None
     assert store.observation(STATE, "validation") is None
     assert not store.is_kept(STATE)
     assert len(caplog.records) == 2
@@ -79,6 +81,6 @@ def test_a_write_that_fails_leaves_no_state_behind(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError):
-        store.put(STATE, stretch(), fail, True)
+        store.put(STATE, segment_record(), fail, True)
     assert not store.has_weights(STATE)
     assert [path.name for path in (tmp_path / "states").rglob("*") if path.is_file()] == []

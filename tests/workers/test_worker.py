@@ -8,11 +8,11 @@ import pytest
 
 from replay_sweeps.errors import CannotGoOn
 from replay_sweeps.store import leases
-from replay_sweeps.store.leases import Claims
+from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.status import SKIPPED, Ledger, why_failed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout
-from replay_sweeps.tree.paths import Work
+from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers import worker
 from replay_sweeps.workers.worker import PathWorker, Pool, ready_paths
 from tests.fixtures.studies import FakeTraining
@@ -22,7 +22,7 @@ GRID = ["schedule.replay_fraction=0,0.5,0.75", "schedule.target_fraction=1/128,1
 
 def worker_of(layout: Layout, training: FakeTraining, session: str = "a", **pool: object) -> PathWorker:
     ledger = Ledger(layout.runs, training.store)
-    return PathWorker(ledger, Claims(training.store.folder, session), training, pool=Pool(**pool))  # type: ignore[arg-type]
+    return PathWorker(ledger, Leases(training.store.folder, session), training, pool=Pool(**pool))  # type: ignore[arg-type]
 
 
 def all_keys(layout: Layout) -> set[str]:
@@ -49,7 +49,7 @@ def test_workers_at_once_train_each_step_once(layout_of: Callable[..., Layout], 
         for thread in threads:
             thread.join()
     assert sorted(training.steps) == sorted(all_keys(layout))
-    assert workers[0].claims.names() == []
+    assert workers[0].leases.names() == []
 
 
 def test_the_longest_chain_comes_first(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
@@ -94,7 +94,7 @@ def test_a_failure_costs_only_what_follows_it(
     [trunk] = [index for index, parent in enumerate(worker.ledger.parents) if parent is None]
     first, *later = sorted(worker.ledger.branches[trunk])
 
-    def fault(work: Work) -> None:
+    def fault(work: Segment) -> None:
         if work.run is worker.ledger.paths[trunk].run and work.start == first:
             raise error
 
@@ -116,7 +116,7 @@ def test_a_failure_costs_only_what_follows_it(
 def test_fail_fast_stops_at_the_first(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
     layout = layout_of(*GRID, "model.init_seed=0,1")
 
-    def fault(_: Work) -> None:
+    def fault(_: Segment) -> None:
         raise ValueError("bad number")
 
     training.fault = fault
@@ -134,17 +134,17 @@ def test_a_lost_workers_path_is_taken_up_once_more_before_it_counts_as_failed(
     log = tmp_path / "worker.log"
     log.write_text("all was well\nthen it was dark\n")
     for lost in [worker_of(layout, training), worker_of(layout, training)]:
-        lost.claims.log = log
+        lost.leases.log = log
         monkeypatch.setattr(leases, "process_birth", lambda _: None)  # the worker before is dead
-        claim = lost.claims.take(lost.ledger.claim_name(0))
-        assert claim
-        claim._over.set()
+        lease = lost.leases.take(lost.ledger.lease_name(0))
+        assert lease
+        lease._over.set()
     again = worker_of(layout, training)
     again.work()
     again.ledger.look()
     [failure] = why_failed(again.ledger).values()
     assert "killed, twice" in failure.reason and failure.log.endswith("then it was dark")
-    assert training.steps == [] and again.claims.names() == []
+    assert training.steps == [] and again.leases.names() == []
     again.ledger.store.forgive(again.ledger.end(0))
     other = worker_of(layout, training, session="the next command")
     other.work()
@@ -179,21 +179,21 @@ def test_states_are_dropped_when_nothing_waits_for_them(
     assert not any(ledger.needs())
     for run in layout.runs:
         state = ledger.state(0, 1).__class__(run.root, run.steps, run.key(run.steps))
-        assert training.store.stretch(state) and training.store.observation(state, run.observations[0].store)
+        assert training.store.segment_record(state) and training.store.observation(state, run.observations[0].store)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
     layout = layout_of(*GRID)
     worker = worker_of(layout, training)
 
-    def fault(_: Work) -> None:
+    def fault(_: Segment) -> None:
         raise OSError(28, "No space left on device", "/store/x")
 
     training.fault = fault
     with pytest.raises(CannotGoOn, match=r"the disk is full \(/store/x\): nothing that was finished is lost") as raised:
         worker.work()
     assert len(raised.value.problems) == 1 and "\n" not in raised.value.problems[0]
-    assert worker.claims.names() == [] and why_failed(worker.ledger) == {}
+    assert worker.leases.names() == [] and why_failed(worker.ledger) == {}
     trained = len(training.steps)
     training.fault = lambda _: None
     worker_of(layout, training).work()
@@ -207,12 +207,12 @@ def test_a_damaged_state_is_trained_again(layout_of: Callable[..., Layout], trai
     damaged: list[int] = []
     worker = worker_of(layout, training)
 
-    def open_parent(work: Work, claim: leases.Claim) -> None:
+    def open_parent(work: Segment, lease: leases.Lease) -> None:
         if work.start and not damaged:
             damaged.append(work.start)
             training.store.drop(work.state(work.start))
             raise DamagedFile("a bit flipped")
-        training(work, claim)
+        training(work, lease)
 
     worker.train = open_parent
     worker.work()
