@@ -14,8 +14,8 @@ from replay_sweeps.store.leases import Leases
 TAKE = """
 import sys, time
 from pathlib import Path
-from replay_sweeps.store.leases import Claims
-assert Claims(Path(sys.argv[1]), sys.argv[2]).take("path")
+from replay_sweeps.store.leases import Leases
+assert Leases(Path(sys.argv[1]), sys.argv[2]).take("path")
 if sys.argv[3] == "exit":
     import os
     os._exit(0)
