@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.forms import Array, fit_form
-from analysis.multiplier import effective_data_multiplier
-from analysis.reference_curve import CurveError, ReferenceCurve
+from analysis.curves.forms import Array, fit_form
+from analysis.curves.multiplier import effective_data_multiplier
+from analysis.curves.reference_curve import CurveError, ReferenceCurve
+from analysis.findings.study import Settings, analyse
 from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
-from analysis.study import Settings, analyse
 
 # The paper's number of points, in the paper's units; candidate and baseline inside the range.
 SIZES: Array = np.array([1.0, 2.0, 4.0, 8.0, 16.0])

@@ -64,12 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from analysis.answer import all_warnings, answer, recommended
-    from analysis.evidence import Evidence, read_evidence
-    from analysis.recommendation import recommend
-    from analysis.report import MOST_GROUPS, write_report
+    from analysis.findings.evidence import Evidence, read_evidence
+    from analysis.findings.recommendation import recommend
+    from analysis.findings.study import Settings, analyse
+    from analysis.report.answer import all_warnings, answer, recommended
+    from analysis.report.report import MOST_GROUPS, write_report
     from analysis.runs import load_runs
-    from analysis.study import Settings, analyse
     from analysis.wandb_table import read_wandb_history
 
     _check(options)
@@ -99,7 +99,7 @@ def _analyse(options: argparse.Namespace) -> int:
 
 
 def _published(options: argparse.Namespace) -> int:
-    from analysis.multiplier import shown_interval
+    from analysis.curves.multiplier import shown_interval
     from analysis.published import reproduce, write_published
 
     _check(options)

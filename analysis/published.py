@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures.canvas import BLUE, GREEN, PURPLE, VERMILION, Drawing, drawer, panels, series_style
-from analysis.figures.question import draw_curve
-from analysis.figures.settings import draw_scores
-from analysis.multiplier import EffectiveDataMultiplier, effective_data_multiplier
-from analysis.reference_curve import ReferenceCurve
+from analysis.curves.multiplier import EffectiveDataMultiplier, effective_data_multiplier
+from analysis.curves.reference_curve import ReferenceCurve
+from analysis.report.figures.canvas import BLUE, GREEN, PURPLE, VERMILION, Drawing, drawer, panels, series_style
+from analysis.report.figures.question import draw_curve
+from analysis.report.figures.settings import draw_scores
 from replay_sweeps.files import write_atomically
 
 POINTS = Path(__file__).with_name("published_points.csv")

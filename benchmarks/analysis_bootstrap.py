@@ -11,10 +11,10 @@ import numpy as np
 from analysis_record import HERE, environment, shown_environment, timed, write
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from analysis.forms import Array, FormFits, fit_form
+from analysis.curves.forms import Array, FormFits, fit_form
+from analysis.findings.study import Settings, analyse
 from analysis.runs import checked_runs
 from analysis.simulate import simulate_runs
-from analysis.study import Settings, analyse
 
 SIZES = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
 STARTS: dict[str, tuple[float, float, float] | None] = {"no start given": None, "a good start": (0.5, 0.5, 3.0)}

@@ -48,9 +48,9 @@ for fit in auto.alternatives:
 
 # %%
 from analysis import analyse
+from analysis.findings.study import Settings
 from analysis.runs import checked_runs
 from analysis.simulate import simulate_runs
-from analysis.study import Settings
 
 headlines = [
     analyse(checked_runs(simulate_runs(replay_tokens=(8192,), seed=seed), "made up"), Settings(replicates=500))

@@ -23,4 +23,4 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without figures, for tests that look at something else."""
-    monkeypatch.setattr("analysis.figures.DRAWERS", ())
+    monkeypatch.setattr("analysis.report.figures.DRAWERS", ())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import form_choice, multiplier, reference_curve
+from analysis.curves import form_choice, multiplier, reference_curve
 from tests.analysis.helpers import warning_names
 
 ROOT = Path(__file__).parents[2]

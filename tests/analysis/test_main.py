@@ -121,7 +121,7 @@ def test_importing_the_analysis_is_fast_and_needs_no_torch():
         "import time; start = time.perf_counter(); import analysis; took = time.perf_counter() - start\n"
         "import sys, json\n"
         "from analysis import load_runs, ReferenceCurve, effective_data_multiplier\n"
-        "import analysis.main, analysis.study, analysis.report\n"
+        "import analysis.main, analysis.findings.study, analysis.report.report\n"
         "print(json.dumps([took, sorted(set(sys.modules) & {'torch', 'lightning', 'hydra', 'wandb', 'matplotlib'})]))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,83 @@
+"""Replicates of a reference curve and of the losses that are read off it, thousands at once.
+
+Shape suffixes: R replicates, n reference points, K cells (the losses that are inverted).
+"""
+
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.curves.forms import PARAMETERS, Array
+from analysis.curves.reference_curve import ReferenceCurve
+
+RESAMPLINGS = ("gaussian", "residual")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval with its nominal `level`; `low` may be 0 and `high` infinite: then it is open on that side."""
+
+    low: float
+    high: float
+    level: float
+
+    def __str__(self) -> str:
+        return f"{self.level:.0%}: {self.low:.2f}–{self.high:.2f}"
+
+
+def replicate_log_tokens(
+    curve: ReferenceCurve,
+    losses_K: Array,
+    counts_K: Array,
+    point_K: Array,
+    replicates: int = 4000,
+    seed: int = 0,
+    resampling: str = "gaussian",
+) -> tuple[Array, Array]:
+    """ln N_eff (R, K) and losses (R, K) of cells in replicates of the whole study.
+
+    Each replicate draws a noise level from what the noise estimate leaves open, σ* = σ·√(ν/χ²_ν) (so that few degrees
+    of freedom widen the interval as Student's t does), then a new loss for every cell and reference point, and fits
+    the curve again.
+
+    Args: `losses_K`, mean nats; `counts_K`, runs behind each; `point_K`, the reference point that a cell is (its
+    replicate is shared), or −1; `resampling`, "gaussian" errors or draws from the curve's "residual"s. Needs
+    `curve.noise`.
+    """
+    if curve.noise is None:
+        raise ValueError("the curve has no estimate of noise to draw replicates from")
+    rng = np.random.default_rng(seed)
+    dof = curve.noise.dof
+    sigma_R1 = curve.noise.sigma * np.sqrt(dof / rng.chisquare(dof, size=(replicates, 1)))
+    draw = _residual_pool(curve, resampling)
+    n = len(curve.losses)
+    error_Rn = sigma_R1 * draw(rng, (replicates, n)) / np.sqrt(curve.counts)
+    error_RK = sigma_R1 * draw(rng, (replicates, len(losses_K))) / np.sqrt(counts_K)
+    shared_K = point_K >= 0
+    error_RK[:, shared_K] = error_Rn[:, point_K[shared_K]]
+    losses_RK = losses_K + error_RK
+    return curve.log_tokens(curve.fitted_losses() + error_Rn, losses_RK), losses_RK
+
+
+def percentile_interval(log_ratio_R: Array, level: float) -> Interval:
+    """The central interval of ratios from replicates of their logarithm; open where it is not finite."""
+    clean_R = np.where(np.isnan(log_ratio_R), 0.0, log_ratio_R)
+    tail = (1 - level) / 2
+    low, high = np.quantile(clean_R, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(float(np.exp(low)), float(np.exp(min(high, 709.0))) if high < 690 else float("inf"), level)
+
+
+def _residual_pool(curve: ReferenceCurve, resampling: str):  # type: ignore[no-untyped-def]
+    """A function (rng, shape) → errors of unit variance."""
+    if resampling not in RESAMPLINGS:
+        raise ValueError(f"resampling must be one of {', '.join(RESAMPLINGS)}, not {resampling!r}")
+    if resampling == "gaussian" or curve.form not in PARAMETERS:
+        return lambda rng, shape: rng.standard_normal(shape)
+    form = curve.with_form(curve.form)
+    pool = (curve.losses - form.fitted_losses()) * np.sqrt(curve.counts)
+    pool = pool - pool.mean()
+    pool = pool / np.sqrt(np.mean(pool**2))
+    return lambda rng, shape: rng.choice(pool, size=shape)

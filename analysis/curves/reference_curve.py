@@ -1,0 +1,302 @@
+"""The reference curve: the loss that N unique target tokens buy without replay, and its inverse."""
+
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.curves.form_choice import FORMULAS, FormFit, choose_form, examine_form
+from analysis.curves.forms import PARAMETERS, Array, fit_form
+from analysis.curves.monotone import interpolate_log_tokens, interpolate_loss, monotone_knots
+from analysis.curves.noise import Noise, noise_from_repeats, noise_of
+from replay_sweeps.errors import UserError
+
+FORMS = ("auto", "power_law", "pure_power_law", "log", "monotone")
+MOST_DISTINCT_SIZES = 64
+
+
+class CurveError(UserError, ValueError):
+    """Points through which no reference curve can be laid; `problems` says why, a line each."""
+
+
+class EffectiveTokens(float):
+    """Target tokens that reach a loss: a number that knows how far to trust it.
+
+    Attributes: `extrapolated`, whether it lies outside the reference points; `bound`, "at most …" or "at least …" in
+    words where it does, else ""; `warnings`.
+    """
+
+    extrapolated: bool
+    bound: str
+    warnings: tuple[str, ...]
+
+    def __new__(cls, tokens: float, bound: str = "") -> "EffectiveTokens":
+        number = super().__new__(cls, tokens)
+        number.bound = bound
+        number.extrapolated = bound != ""
+        number.warnings = (f"extrapolation: outside the reference points: {bound}",) if bound else ()
+        return number
+
+    @property
+    def value(self) -> float:
+        """The tokens as a plain float."""
+        return float(self)
+
+    def __repr__(self) -> str:
+        return f"{float(self):.6g} tokens" + (f" (extrapolated; {self.bound})" if self.bound else "")
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True)
+class ReferenceCurve:
+    """L(N), fitted to tuned runs without replay (study 4 of the paper; `fit` makes one).
+
+    Attributes: `form`, chosen or asked for; `requested`; `reason`, why this form; `target_tokens` (n,), distinct and
+    rising; `losses` (n,), mean nats at each; `counts` (n,), runs behind each; `parameters` of the form, in tokens and
+    nats; `alternatives`, every form that was examined; `noise` of one run's loss, None where nothing tells it;
+    `seed_noise`, that part which repeated runs tell; `warnings`, a sentence each that begins with the warning's name.
+    """
+
+    form: str
+    requested: str
+    reason: str
+    target_tokens: Array
+    losses: Array
+    counts: Array
+    parameters: dict[str, float]
+    alternatives: tuple[FormFit, ...]
+    noise: Noise | None
+    seed_noise: Noise | None
+    huber_delta: float | None
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        target_tokens: Sequence[float] | Array,
+        losses: Sequence[float] | Array,
+        form: str = "auto",
+        *,
+        counts: Sequence[float] | Array | None = None,
+        seed_noise: Noise | None = None,
+        huber_delta: float | None = None,
+    ) -> "ReferenceCurve":
+        """Fit the curve.
+
+        Args: `target_tokens`, unique tokens N > 0; `losses`, nats, one for each (repeated N are averaged and tell the
+        noise); `form`, "power_law" (A·N^(−B) + C, the paper's), "pure_power_law" (C = 0), "log", "monotone" (no form,
+        valid inside the range) or "auto": interpolation inside the range, and beyond it the form that AICc and
+        leave-one-out choose; `counts`, runs behind each loss; `seed_noise`, where it is known from elsewhere;
+        `huber_delta`, nats: Huber's loss with this threshold instead of least squares.
+
+        Raises CurveError where the points allow no curve: fewer than two sizes, values that are no numbers, losses
+        that do not fall.
+        """
+        tokens, losses_n, counts_n = _checked_points(target_tokens, losses, counts, form)
+        seed_noise = seed_noise or noise_from_repeats(tokens, losses_n)
+        tokens, losses_n, counts_n, found = _distinct_points(tokens, losses_n, counts_n)
+        if len(tokens) < 2:
+            raise CurveError(f"a reference curve needs at least two target sizes; there is only {tokens[0]:g} tokens")
+        examined = _examined(form, np.log(tokens), losses_n, counts_n, huber_delta)
+        chosen, reason = _pick(form, examined)
+        found += _order_warnings(tokens, losses_n)
+        found += [w for w in chosen.warnings if form != "monotone" or w.startswith("few")]
+        residual = None
+        if chosen.noise is not None:
+            dof = len(tokens) - PARAMETERS[chosen.form]
+            residual = Noise(chosen.noise, dof, "the scatter of the reference points about the curve")
+        noise, lack = _noise_for(form, seed_noise, residual)
+        return cls(
+            form="monotone" if form == "monotone" else chosen.form,
+            requested=form,
+            reason=reason,
+            target_tokens=tokens,
+            losses=losses_n,
+            counts=counts_n,
+            parameters={} if form == "monotone" else chosen.parameters,
+            alternatives=tuple(examined),
+            noise=noise,
+            seed_noise=seed_noise,
+            huber_delta=huber_delta,
+            warnings=tuple(found + lack),
+        )
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether losses inside the range are inverted by monotone interpolation, not through the form."""
+        return self.requested in ("auto", "monotone")
+
+    @property
+    def token_range(self) -> tuple[float, float]:
+        """The target tokens (lowest, highest) inside which nothing is extrapolated."""
+        if self.interpolates:
+            knots_n, _ = self._knots()
+            return float(np.exp(knots_n[0])), float(np.exp(knots_n[-1]))
+        return float(self.target_tokens[0]), float(self.target_tokens[-1])
+
+    def loss_at(self, target_tokens: float | Sequence[float] | Array) -> Any:
+        """Loss in nats at a number of target tokens, or an array of losses for an array of them."""
+        x_K = np.log(np.atleast_1d(np.asarray(target_tokens, dtype=float)))
+        if self.interpolates:
+            knots_n, fitted_n = self._knots()
+            loss_K = interpolate_loss(knots_n, fitted_n, x_K, self._beyond())
+        else:
+            loss_K = self._fits().loss_at(x_K)[0]
+        return float(loss_K[0]) if np.ndim(target_tokens) == 0 else loss_K
+
+    def effective_tokens(self, loss: float) -> EffectiveTokens:
+        """N_eff = L⁻¹(loss): how many unique target tokens reach `loss` (nats) without replay.
+
+        Outside the reference points the result is flagged and carries a bound; +inf where the form never gets so low.
+        """
+        if not np.isfinite(loss):
+            raise CurveError(f"a loss must be a finite number of nats, not {loss}")
+        log_tokens = self.log_tokens(self.losses[None], np.array([[float(loss)]]))[0, 0]
+        low, high = self.token_range
+        tokens = float(np.exp(log_tokens)) if log_tokens < 700 else float("inf")
+        outside_low, outside_high = self.outside(np.array([loss]))
+        if outside_low[0]:
+            return EffectiveTokens(tokens, f"at most {low:.4g} tokens")
+        if outside_high[0]:
+            return EffectiveTokens(tokens, f"at least {high:.4g} tokens")
+        return EffectiveTokens(tokens)
+
+    def outside(self, losses_K: Array) -> tuple[Any, Any]:
+        """Which losses lie above (worth less than the smallest size) and below (more than the largest) the curve."""
+        if self.interpolates:
+            _, fitted_n = self._knots()
+            top, bottom = fitted_n[0], fitted_n[-1]
+        else:
+            top, bottom = self._fits().loss_at(np.log(self.target_tokens[[0, -1]]))[0]
+        slack = 1e-12 * (1 + abs(top))
+        return losses_K > top + slack, losses_K < bottom - slack
+
+    def log_tokens(self, losses_Rn: Array, query_RK: Array) -> Array:
+        """ln N_eff (R, K) of queried losses, by this curve's method through replicates (R, n) of its points."""
+        x_n = np.log(self.target_tokens)
+        if self.interpolates:
+            knots_Rn, fitted_Rn = monotone_knots(x_n, losses_Rn, self.counts)
+            beyond = None
+            if self.requested == "auto":
+                beyond = fit_form(self.form, x_n, losses_Rn, self._weights())
+            return interpolate_log_tokens(knots_Rn, fitted_Rn, query_RK, beyond)
+        return fit_form(self.form, x_n, losses_Rn, self._weights()).log_tokens_at(query_RK)
+
+    def with_form(self, form: str) -> "ReferenceCurve":
+        """The same points with another form asked for."""
+        return ReferenceCurve.fit(
+            self.target_tokens,
+            self.losses,
+            form,
+            counts=self.counts,
+            seed_noise=self.seed_noise,
+            huber_delta=self.huber_delta,
+        )
+
+    def fitted_losses(self) -> Array:
+        """Losses (n,) of the curve at its own points, nats: about which replicates are drawn."""
+        if self.interpolates:
+            return self.losses
+        return self._fits().loss_at(np.log(self.target_tokens))[0]
+
+    def _weights(self) -> Array:
+        if self.huber_delta is None or self.form == "monotone":
+            return self.counts
+        size_n = np.abs(self._fits().loss_at(np.log(self.target_tokens))[0] - self.losses)
+        return self.counts * np.minimum(1.0, self.huber_delta / np.maximum(size_n, 1e-300))
+
+    def _fits(self) -> Any:
+        return next(fit for fit in self.alternatives if fit.form == self.form).fits
+
+    def _beyond(self) -> Any:
+        return None if self.requested == "monotone" else self._fits()
+
+    def _knots(self) -> tuple[Array, Array]:
+        knots_Rn, fitted_Rn = monotone_knots(np.log(self.target_tokens), self.losses[None], self.counts)
+        return knots_Rn[0], fitted_Rn[0]
+
+
+def _examined(form: str, x_n: Array, losses_n: Array, counts_n: Array, delta: float | None) -> list[FormFit]:
+    """Every form that the points can carry, and the one that was asked for whatever they can carry."""
+    able = [f for f in PARAMETERS if form == f or len(x_n) >= PARAMETERS[f]]
+    if losses_n.min() <= 0:
+        if form == "pure_power_law":
+            raise CurveError("A·N^(−B) cannot reach losses of zero or below")
+        able.remove("pure_power_law")
+    return [examine_form(f, x_n, losses_n, counts_n, delta) for f in able]
+
+
+def _pick(form: str, examined: list[FormFit]) -> tuple[FormFit, str]:
+    falling = [fit for fit in examined if fit.falls]
+    if not falling or (form in PARAMETERS and form not in [fit.form for fit in falling]):
+        raise CurveError("the reference losses do not fall with target tokens: there is no curve to invert")
+    if form in PARAMETERS:
+        return next(fit for fit in examined if fit.form == form), f"{FORMULAS[form]} was asked for"
+    chosen, reason = choose_form(examined)
+    if form == "monotone":
+        return chosen, "monotone interpolation in log N was asked for: nothing is known beyond the reference points"
+    return chosen, f"monotone interpolation inside the range; beyond it {FORMULAS[chosen.form]}: {reason}"
+
+
+def _noise_for(form: str, seeds: Noise | None, residual: Noise | None) -> tuple[Noise | None, list[str]]:
+    """The noise for intervals; where a form that was asked for misses the points by far more, that scatter instead."""
+    if form in PARAMETERS and seeds and residual and seeds.dof >= 2 and residual.sigma > 3 * seeds.sigma:
+        warning = (
+            f"lack_of_fit: the points lie {residual.sigma:.4f} nats about the form, "
+            f"repeated runs differ by {seeds.sigma:.4f}; the interval uses the former"
+        )
+        return residual, [warning]
+    return noise_of(seeds, residual), []
+
+
+def _checked_points(tokens: Any, losses: Any, counts: Any, form: str) -> tuple[Array, Array, Array]:
+    problems = []
+    if form not in FORMS:
+        problems.append(f"form must be one of {', '.join(FORMS)}, not {form!r}")
+    try:
+        tokens_n, losses_n = np.asarray(tokens, dtype=float).ravel(), np.asarray(losses, dtype=float).ravel()
+        counts_n = np.ones_like(losses_n) if counts is None else np.asarray(counts, dtype=float).ravel()
+    except (TypeError, ValueError):
+        raise CurveError(*problems, "target tokens, losses and counts must be numbers") from None
+    if not len(tokens_n) == len(losses_n) == len(counts_n):
+        problems.append(f"{len(tokens_n)} target sizes do not go with {len(losses_n)} losses")
+    elif len(tokens_n) == 0:
+        problems.append("there are no reference points")
+    if not (np.isfinite(tokens_n) & (tokens_n > 0)).all():
+        problems.append("target tokens must be finite and above zero")
+    if not np.isfinite(losses_n).all():
+        problems.append("losses must be finite numbers of nats")
+    if not (np.isfinite(counts_n) & (counts_n > 0)).all():
+        problems.append("counts must be above zero")
+    if problems:
+        raise CurveError(*problems)
+    return tokens_n, losses_n, counts_n
+
+
+def _distinct_points(tokens: Array, losses: Array, counts: Array) -> tuple[Array, Array, Array, list[str]]:
+    """Mean loss at each distinct size; beyond 64 sizes, neighbours in log N are averaged."""
+    order = np.lexsort((counts, losses, tokens))
+    tokens, losses, counts = tokens[order], losses[order], counts[order]
+    log_tokens = np.log(tokens)
+    steps, group = np.unique(tokens, return_inverse=True)
+    found = []
+    if len(steps) > MOST_DISTINCT_SIZES:
+        edges = np.linspace(log_tokens[0], log_tokens[-1], MOST_DISTINCT_SIZES + 1)[1:-1]
+        group = np.unique(np.searchsorted(edges, log_tokens, "right"), return_inverse=True)[1]
+        found.append(f"binned: {len(steps)} target sizes were averaged in {group.max() + 1} steps of log N")
+    total = np.bincount(group, weights=counts).astype(float)
+    mean_loss = np.bincount(group, weights=counts * losses) / total
+    mean_tokens = np.exp(np.bincount(group, weights=counts * log_tokens) / total) if found else steps.astype(float)
+    return mean_tokens, mean_loss, total, found
+
+
+def _order_warnings(tokens: Array, losses: Array) -> list[str]:
+    rises = [f"{tokens[i + 1]:.4g} tokens ({losses[i + 1]:.4f} nats)" for i in np.flatnonzero(np.diff(losses) >= 0)]
+    if not rises:
+        return []
+    return [f"not_monotone: the loss does not fall at {', '.join(rises[:4])}; neighbours out of order are pooled"]

@@ -1,0 +1,116 @@
+"""Every cell of a group against the run without replay at its target size."""
+
+# Shape suffixes in names:
+# ruff: noqa: N803, N806
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.curves.bootstrap import percentile_interval, replicate_log_tokens
+from analysis.curves.forms import Array
+from analysis.curves.multiplier import EffectiveDataMultiplier, finished
+from analysis.curves.reference_curve import ReferenceCurve
+from analysis.runs import NUISANCE
+
+CELL = ("target_tokens", "stage2_allocation", "replay_fraction")
+_MOST_REPLICATED_LOSSES = 20_000_000
+
+
+def baselines_of(cells: pd.DataFrame, reference: NDArray[np.bool_]) -> dict[int, int]:
+    """For every cell that is no reference point, the reference point at its N, where there is one."""
+    tokens = cells["target_tokens"].to_numpy()
+    baseline_at = {tokens[i]: int(i) for i in np.flatnonzero(reference)}
+    return {int(i): baseline_at[tokens[i]] for i in np.flatnonzero(~reference) if tokens[i] in baseline_at}
+
+
+def replicates_of(
+    curve: ReferenceCurve,
+    cells: pd.DataFrame,
+    reference: NDArray[np.bool_],
+    own_curve: bool,
+    replicates: int,
+    seed: int,
+) -> tuple[Array, Array] | None:
+    """ln N_eff and losses (R, K) of all cells in bootstrap replicates; None where nothing tells the noise.
+
+    Tables with very many cells get fewer replicates, 200 at least.
+    """
+    if curve.noise is None:
+        return None
+    point_K = np.full(len(cells), -1)
+    if own_curve and len(curve.target_tokens) == reference.sum():
+        point_K[reference] = np.searchsorted(curve.target_tokens, cells.loc[reference, "target_tokens"])
+    affordable = max(200, min(replicates, _MOST_REPLICATED_LOSSES // (len(cells) * len(curve.losses))))
+    losses_K, runs_K = cells["target_loss"].to_numpy(), cells["runs"].to_numpy(dtype=float)
+    return replicate_log_tokens(curve, losses_K, runs_K, point_K, affordable, seed)
+
+
+def compared(
+    curve: ReferenceCurve,
+    cells: pd.DataFrame,
+    baselines: dict[int, int],
+    log_tokens_RK: Array | None,
+    level: float,
+) -> dict[int, EffectiveDataMultiplier]:
+    """The multiplier of every candidate cell."""
+    losses_K = cells["target_loss"].to_numpy()
+    bottom, top = np.log(curve.token_range)
+    results = {}
+    for candidate, baseline in baselines.items():
+        pair = losses_K[[candidate, baseline]]
+        if log_tokens_RK is None:
+            warning = "no_interval: one run per cell and too few sizes to tell how noisy a loss is"
+            results[candidate] = finished(curve, pair, (0.0, np.inf, level), 0.0, [warning])
+            continue
+        candidate_R, baseline_R = log_tokens_RK[:, candidate], log_tokens_RK[:, baseline]
+        with np.errstate(invalid="ignore"):
+            interval = percentile_interval(candidate_R - baseline_R, level)
+        # The baseline is a reference point: it does not leave the range, candidates may.
+        outside = float(((candidate_R < bottom - 1e-9) | (candidate_R > top + 1e-9)).mean())
+        results[candidate] = finished(curve, pair, (interval.low, interval.high, level), outside, [])
+    return results
+
+
+def comparison_table(
+    label: dict[str, Any],
+    cells: pd.DataFrame,
+    baselines: dict[int, int],
+    results: dict[int, EffectiveDataMultiplier],
+) -> pd.DataFrame:
+    """Candidates with settings, losses, their baseline's loss and the multiplier; indexed by cell."""
+    candidates, against = list(baselines), list(baselines.values())
+    settings = [column for column in NUISANCE if column in cells and column not in label]
+    kept = [*CELL, *settings, "settings", "runs", "seeds", "selection_loss", "target_loss", "generic_loss", "edge"]
+    table = cells.loc[candidates, kept].copy()
+    for column in ("target_loss", "generic_loss", "selection_loss", "settings", *settings):
+        table[f"baseline_{column}"] = cells.loc[against, column].to_numpy()
+    for position, (key, value) in enumerate(label.items()):
+        table.insert(position, key, value)
+    if not results:
+        return table
+    rows = {
+        cell: {
+            "effective_tokens": float(r.candidate_tokens),
+            "baseline_effective_tokens": float(r.baseline_tokens),
+            "multiplier": r.value,
+            "low": r.low,
+            "high": r.high,
+            "level": r.level,
+            "extrapolated": r.extrapolated,
+            "at_least": r.at_least,
+            "at_most": r.at_most,
+            **{f"multiplier_{form}": value for form, value in r.by_form.items()},
+            "warnings": "; ".join(r.warnings),
+        }
+        for cell, r in results.items()
+    }
+    return pd.concat([table, pd.DataFrame.from_dict(rows, orient="index")], axis=1)
+
+
+def best_replay_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The best replay cell (ρ > 0) of every target size and group, by the selection loss."""
+    replay = table[table["replay_fraction"] > 0] if len(table) else table
+    return replay.loc[replay.groupby("target_tokens")["selection_loss"].idxmin()] if len(replay) else replay

@@ -1,0 +1,215 @@
+"""What to do: which replay fraction and how many epochs, or what would settle it where the runs cannot tell."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.curves.noise import Noise
+from analysis.findings.seeds import seed_means
+from analysis.findings.study import Findings, GroupFindings, asked_row
+from analysis.runs import NUISANCE
+
+MOST_SEEDS = 20  # more are no advice
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to do in one group, at the target size that its answer speaks of.
+
+    `verdict`; `replay_fraction` and `target_epochs` to use (of the best replay tried where the runs are undecided);
+    `replay_range`, `epochs_range`: what these runs cannot tell from it; `settings`, the other tuned settings; `gain` of
+    the best replay over the tuned runs without, nats, with (`gain_low`, `gain_high`) at `level` (infinite where nothing
+    tells the noise); losses of both; `settle`, what would settle or sharpen it, the most useful first.
+    """
+
+    group: str
+    verdict: Literal["replay", "no_replay", "undecided"]
+    target_tokens: float
+    replay_fraction: float
+    replay_range: tuple[float, float]
+    target_epochs: float | None
+    epochs_range: tuple[float, float] | None
+    settings: dict[str, Any]
+    best_replay: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    level: float
+    target_loss: float
+    baseline_target_loss: float
+    generic_loss: float | None
+    baseline_generic_loss: float | None
+    settle: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The recommendation as JSON values; what is infinite or unknown as null."""
+        return {name: _json(value) for name, value in asdict(self).items()}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def recommend(findings: Findings, group: GroupFindings) -> Recommendation | None:
+    """The recommendation for a group; None where replay has no runs without replay at its target size to beat."""
+    row = asked_row(group.multipliers)
+    if row is None:
+        return None
+    level = findings.settings.level
+    noise = group.curve.noise if group.curve is not None else group.seed_noise
+    gain = float(row["baseline_target_loss"] - row["target_loss"])
+    baseline_runs = _baseline(group, row)["runs"]
+    width = noise.half_width(level, row["runs"], baseline_runs) if noise else float("inf")
+    halves_agree, halves = _halves(findings, row, gain)
+    verdict: Literal["replay", "no_replay", "undecided"] = "undecided"
+    if gain - width > 0 and halves_agree and (group.headline is None or group.headline.multiplier.low >= 1):
+        verdict = "replay"
+    elif gain + width < 0 and halves_agree:
+        verdict = "no_replay"
+    used = "baseline_" if verdict == "no_replay" else ""
+    chosen = {name: row[f"{used}{name}"] for name in NUISANCE if name in row and pd.notna(row[f"{used}{name}"])}
+    epochs = chosen.pop("target_epochs", None)
+    rho = 0.0 if verdict == "no_replay" else float(row["replay_fraction"])
+    cell = _baseline(group, row) if verdict == "no_replay" else row
+    settle = [*_settling(verdict, row, gain, noise, baseline_runs, level), *halves, *_sharpening(group, row, cell)]
+    return Recommendation(
+        group=group.name,
+        verdict=verdict,
+        target_tokens=float(row["target_tokens"]),
+        replay_fraction=rho,
+        replay_range=_replay_range(group, row, noise, level),
+        target_epochs=None if epochs is None else float(epochs),
+        epochs_range=None if epochs is None else _epochs_range(findings, group, cell, chosen, noise),
+        settings=chosen,
+        best_replay=float(row["replay_fraction"]),
+        gain=gain,
+        gain_low=gain - width,
+        gain_high=gain + width,
+        level=level,
+        target_loss=float(row["target_loss"]),
+        baseline_target_loss=float(row["baseline_target_loss"]),
+        generic_loss=_finite(row["generic_loss"]),
+        baseline_generic_loss=_finite(row["baseline_generic_loss"]),
+        settle=tuple(settle),
+    )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _baseline(group: GroupFindings, row: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The cell without replay that a row is compared with."""
+    cells = group.cells[(group.cells["replay_fraction"] == 0) & (group.cells["target_tokens"] == row["target_tokens"])]
+    return cells.loc[cells["stage2_allocation"].idxmax()]
+
+
+def _replay_range(
+    group: GroupFindings, row: "pd.Series[Any]", noise: Noise | None, level: float
+) -> tuple[float, float]:
+    """The fractions whose loss cannot be told from the best one's, from the least to the largest."""
+    cells = group.cells
+    at = cells[(cells["target_tokens"] == row["target_tokens"])]
+    at = at[(at["stage2_allocation"] == row["stage2_allocation"]) | (at["replay_fraction"] == 0)]
+    best = at.loc[at["selection_loss"].idxmin()]
+    alike = at if noise is None else at[_alike(at["target_loss"], at["runs"], best, noise, level)]
+    return float(alike["replay_fraction"].min()), float(alike["replay_fraction"].max())
+
+
+def _alike(losses: Any, runs: Any, best: Any, noise: Noise, level: float) -> list[bool]:
+    pairs = zip(losses, runs, strict=True)
+    return [loss - best["target_loss"] <= noise.half_width(level, n, best["runs"]) for loss, n in pairs]
+
+
+def _epochs_range(
+    findings: Findings, group: GroupFindings, cell: "pd.Series[Any]", chosen: dict[str, Any], noise: Noise | None
+) -> tuple[float, float]:
+    """The numbers of epochs whose selection loss cannot be told from the best one's, all else as chosen."""
+    done, level = findings.done, findings.settings.level
+    wanted = {**group.label, **chosen, **{name: cell[name] for name in ("target_tokens", "replay_fraction")}}
+    wanted["stage2_allocation"] = cell["stage2_allocation"]
+    alike = np.ones(len(done), dtype=bool)
+    for name, value in wanted.items():
+        alike &= (done[name].isna() if pd.isna(value) else done[name] == value).to_numpy()
+    runs = done[alike]
+    column = "target_loss_selection" if _has_selection(findings) else "target_loss"
+    means = seed_means(runs["target_epochs"], runs["seeds"], runs[column].to_numpy(dtype=float))
+    epochs = np.unique(runs["target_epochs"])
+    best = {"target_loss": means.means.min(), "runs": means.counts[means.means.argmin()]}
+    if noise is not None:
+        epochs = epochs[_alike(means.means, means.counts, best, noise, level)]
+    return float(epochs.min()), float(epochs.max())
+
+
+def _has_selection(findings: Findings) -> bool:
+    done = findings.done
+    return "target_loss_selection" in done and not done["target_loss_selection"].isna().any()
+
+
+def _halves(findings: Findings, row: "pd.Series[Any]", gain: float) -> tuple[bool, list[str]]:
+    """Whether both halves of the validation set see the gain with one sign, and what to do where they do not."""
+    if not _has_selection(findings):
+        return True, []
+    other = float(row["baseline_selection_loss"] - row["selection_loss"])
+    if other * gain > 0:
+        return True, []
+    advice = (
+        f"more validation text (evaluation.tokens, target.validation_fraction): its two halves give gains of "
+        f"{other:+.3f} and {gain:+.3f} nats"
+    )
+    return False, [advice]
+
+
+def seeds_needed(gain: float, noise: Noise, runs: float, baseline_runs: float, level: float) -> int | None:
+    """How many more seeds of both cells it takes until a gain of this size (nats) is told from none; None for more than
+    twenty. Each seed adds a run to both, and one degree of freedom."""
+    for more in range(1, MOST_SEEDS + 1):
+        with_more = Noise(noise.sigma, noise.dof + more, noise.source)
+        if with_more.half_width(level, runs + more, baseline_runs + more) < abs(gain):
+            return more
+    return None
+
+
+def _settling(
+    verdict: str, row: "pd.Series[Any]", gain: float, noise: Noise | None, baseline_runs: float, level: float
+) -> list[str]:
+    """Seeds: what an undecided comparison lacks first."""
+    where = f"at ρ = 0 and ρ = {row['replay_fraction']:.3g} (schedule.order_seed, schedule.subset_seed)"
+    if verdict != "undecided":
+        return []
+    if noise is None:
+        return [f"a second seed {where}: nothing tells yet how noisy a loss is"]
+    more = seeds_needed(gain, noise, row["runs"], baseline_runs, level)
+    if more is None:
+        return [
+            f"nothing cheap: a difference of {abs(gain):.3f} nats is too small beside the {noise.sigma:.3f} nats by "
+            f"which runs differ, for {MOST_SEEDS} more seeds too"
+        ]
+    return [f"about {more} more seed{'s' if more > 1 else ''} {where}"]
+
+
+def _sharpening(group: GroupFindings, row: "pd.Series[Any]", cell: "pd.Series[Any]") -> list[str]:
+    """Where the best lies on the edge of what was tried, and where the curve does not reach."""
+    found = []
+    tried = group.cells[group.cells["target_tokens"] == row["target_tokens"]]
+    for at_edge in (cell, _baseline(group, row)):
+        for edge in filter(None, str(at_edge["edge"]).split("; ")):
+            name, value, *_ = edge.split()
+            side = "above" if edge.endswith("largest tried") else "below"
+            where = f"{name} {side} {value} at ρ = {at_edge['replay_fraction']:.3g}"
+            found += [where] if where not in found else []
+    if row["replay_fraction"] == tried["replay_fraction"].max() and row["target_loss"] < row["baseline_target_loss"]:
+        found.append(f"larger replay fractions than {row['replay_fraction']:.3g} (schedule.replay_fraction)")
+    if row["baseline_settings"] == 1:
+        found.append("tuning the runs without replay (schedule.target_epochs, the learning rate)")
+    if group.curve is None or len(group.curve.target_tokens) < 3:
+        found.append("for what it is worth in data: ρ = 0 at smaller target sizes (schedule.target_share=1/2,1/4)")
+    return found

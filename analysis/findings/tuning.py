@@ -1,0 +1,125 @@
+"""Nuisance tuning made explicit: for every cell the best over epochs, learning rate, …; seeds are averaged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.findings.seeds import seed_means
+from analysis.runs import NUISANCE, SEEDS
+
+AXES = ("target", "generic", "model", "mode", "total_tokens", "target_tokens", "stage2_allocation", "replay_fraction")
+
+# Settings that are this much worse than their cell's best may be noisier too (over-fitted, diverging).
+NEAR_BEST = 1.05
+
+# Where a nuisance setting ends by nature: the best may lie there without a warning.
+NATURAL_ENDS = {"target_epochs": 1.0, "weight_decay": 0.0}
+
+
+@dataclass(frozen=True)
+class TunedRuns:
+    """Runs at the chosen settings of each cell.
+
+    Attributes: `runs`, the chosen runs with a column `cell`; `near_best`, the runs at settings whose selection loss
+    lies within 5 % of their cell's best (columns `cell`, `setting`): repeats among them tell the noise; `cells`, one
+    row a cell, indexed by `cell`: axes, chosen nuisance settings, `settings` (how many were tried), `edge` (where the
+    best lies on the edge of what was tried, in words), `selection_loss`; `warnings`.
+    """
+
+    runs: pd.DataFrame
+    near_best: pd.DataFrame
+    cells: pd.DataFrame
+    warnings: tuple[str, ...]
+
+
+def completed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Done runs with a finite target loss, every axis filled in: what can be analysed."""
+    done = runs[(runs["status"] == "done") & np.isfinite(runs["target_loss"])].copy()
+    for axis in AXES:
+        if axis not in done:
+            done[axis] = 1.0 if axis == "stage2_allocation" else np.nan if axis == "total_tokens" else ""
+    done["stage2_allocation"] = done["stage2_allocation"].fillna(1.0)
+    done["generic_loss"] = done.get("generic_loss", np.nan)
+    # Where training starts from a given model, T follows from N, E and ρ: it is no axis.
+    done.loc[done["mode"] == "from_pretrained", "total_tokens"] = np.nan
+    done["seeds"] = seed_labels(done)
+    return done
+
+
+def seed_labels(runs: pd.DataFrame) -> "pd.Series[str]":
+    """One label for each distinct combination of seeds; "" where the table names none."""
+    named = [column for column in SEEDS if column in runs]
+    if not named:
+        return pd.Series("", index=runs.index, dtype="object")
+    codes = [runs[column].fillna(-1).astype(int).astype(str) for column in named]
+    label = codes[0]
+    for more in codes[1:]:
+        label = label + "/" + more
+    return label
+
+
+def tuned_runs(done: pd.DataFrame, axes_from_nuisance: Sequence[str] = ()) -> TunedRuns:
+    """Choose the nuisance settings of every cell on the seed-mean selection loss.
+
+    Args: `done`, from `completed`; `axes_from_nuisance`, nuisance columns that are axes of this study instead. Where
+    `target_loss_selection` is missing the choice falls back to `target_loss`, with a warning: the winner is then
+    flattered (PAPER: best of many).
+    """
+    axes = [*AXES, *axes_from_nuisance]
+    nuisance = [c for c in NUISANCE if c in done and c not in axes_from_nuisance]
+    done = done.copy()
+    warnings = []
+    chosen_on = "target_loss_selection"
+    if chosen_on not in done or done[chosen_on].isna().any():
+        warnings.append("choice_on_reported_loss: settings were chosen on the loss that is reported; it is flattered")
+        chosen_on = "target_loss"
+    done["cell"] = done.groupby(axes, dropna=False, sort=True).ngroup()
+    done["setting"] = done.groupby(["cell", *nuisance], dropna=False, sort=True).ngroup()
+    mean = _setting_means(done, chosen_on)
+    first = done.drop_duplicates("setting").set_index("setting")
+    table = pd.DataFrame({"cell": first["cell"], "loss": mean}).sort_values(["cell", "loss"], kind="stable")
+    best = table.drop_duplicates("cell")
+    runs = done[done["setting"].isin(best.index)]
+    cells = first.loc[best.index, ["cell", *axes, *nuisance]].set_index("cell").sort_index()
+    cells["settings"] = table.groupby("cell").size()
+    cells["selection_loss"] = best.set_index("cell")["loss"]
+    cells["edge"] = _edges(done, cells, nuisance)
+    near = table["loss"] <= NEAR_BEST * table["cell"].map(cells["selection_loss"])
+    near_best = done[done["setting"].isin(table.index[near])]
+    return TunedRuns(runs, near_best, cells, tuple(warnings))
+
+
+def _setting_means(done: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """Seed-mean loss of each setting; within a cell whose settings lack seeds, corrected for the seeds that lack."""
+    grouped = done.groupby("setting")
+    mean = grouped[column].mean()
+    seeds_of_setting = grouped["seeds"].nunique()
+    seeds_of_cell = done.groupby("cell")["seeds"].nunique()
+    cell_of_setting = grouped["cell"].first()
+    lacking = cell_of_setting[seeds_of_setting < cell_of_setting.map(seeds_of_cell)]
+    affected = done[done["cell"].isin(lacking.unique())]
+    for _, rows in affected.groupby("cell"):
+        settings = np.sort(rows["setting"].unique())
+        corrected = seed_means(rows["setting"].to_numpy(), rows["seeds"].to_numpy(), rows[column].to_numpy())
+        mean.loc[settings] = corrected.means
+    return mean
+
+
+def _edges(done: pd.DataFrame, cells: pd.DataFrame, nuisance: Sequence[str]) -> "pd.Series[str]":
+    """For each cell, the numeric settings whose best value is the smallest or largest of several that were tried."""
+    words: dict[Any, str] = dict.fromkeys(cells.index, "")
+    for column in nuisance:
+        if not pd.api.types.is_numeric_dtype(done[column]):
+            continue
+        tried = done.groupby("cell")[column].agg(["min", "max", "nunique"]).loc[cells.index]
+        several = tried["nunique"] > 1
+        at_low = several & (cells[column] == tried["min"]) & (cells[column] != NATURAL_ENDS.get(column, np.nan))
+        at_high = several & (cells[column] == tried["max"])
+        for at, side in ((at_low, "smallest"), (at_high, "largest")):
+            for cell in cells.index[at]:
+                text = f"{column} {float(cells[column][cell]):g} is the {side} tried"
+                words[cell] = f"{words[cell]}; {text}" if words[cell] else text
+    return pd.Series(words, dtype="object")

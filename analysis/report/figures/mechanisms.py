@@ -1,0 +1,155 @@
+"""Figures of why replay helps: shock, over-fitting, forgetting, and training curves with the stage boundary."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.findings import mechanisms as why
+from analysis.findings.evidence import Evidence, NotEnoughError
+from analysis.findings.study import Findings
+from analysis.findings.tables import parts
+from analysis.report.figures.canvas import BLACK, Drawing, drawer, legend_above, panels, series_style, short_tokens
+from analysis.report.figures.question import MOST_SERIES
+
+
+def headline_runs(findings: Findings, tuned: bool = True) -> tuple[pd.DataFrame, float]:
+    """Runs of the headline's group, target size and α (tuned ones, or all), and that size."""
+    group = findings.groups[0]
+    if group.headline is None:
+        sizes = group.cells.groupby("target_tokens")["replay_fraction"].nunique()
+        tokens, allocation = (
+            float(sizes.index[int(sizes.to_numpy().argmax())]),
+            float(group.cells["stage2_allocation"].max()),
+        )
+    else:
+        row = group.headline.row
+        tokens, allocation = float(row["target_tokens"]), float(row["stage2_allocation"])
+    runs = group.runs
+    if not tuned:
+        runs = findings.done
+        for key, value in group.label.items():
+            runs = runs[runs[key].isna() if pd.isna(value) else runs[key] == value]
+    plain_or_same = (runs["stage2_allocation"] == allocation) | (runs["replay_fraction"] == 0)
+    return runs[(runs["target_tokens"] == tokens) & plain_or_same], tokens
+
+
+@drawer
+def shock(evidence: Evidence) -> Drawing:
+    """Jumps of target loss, generic loss and gradient norm in the first steps of stage 2, against ρ."""
+    runs, tokens = headline_runs(evidence.findings)
+    table = why.shock(runs, evidence.history)
+    shown = [
+        (column, words)
+        for column, words in (
+            ("target_jump", "jump of target loss (nats)"),
+            ("generic_jump", "jump of generic loss (nats)"),
+            ("gradient_jump", "gradient norm, times before"),
+        )
+        if table[column].notna().any()
+    ]
+    figure, axes = panels(1, len(shown), 2.1, width=2.25 * len(shown) if len(shown) > 1 else 3.25)
+    for index, (column, words) in enumerate(shown):
+        axis = axes[0, index]
+        _mean_and_runs(axis, table, column, series_style(index))
+        axis.axhline(1.0 if column == "gradient_jump" else 0.0, linestyle=":", color=BLACK, linewidth=0.8)
+        axis.set_xlabel("replay fraction ρ")
+        axis.set_ylabel(words)
+    caption = f"What happens in the first steps of stage 2, tuned runs at {short_tokens(tokens)} target tokens."
+    return Drawing("shock", "Shock at the start of stage 2", caption, figure)
+
+
+def _mean_and_runs(axis: Any, table: pd.DataFrame, column: str, style: dict[str, Any]) -> None:
+    axis.plot(table["replay_fraction"], table[column], ".", color=style["color"], alpha=0.5, markersize=3)
+    mean = table.groupby("replay_fraction")[column].mean()
+    axis.plot(mean.index, mean, **style)
+
+
+@drawer
+def overfitting(evidence: Evidence) -> Drawing:
+    """The gap of validation and train loss on the target: through stage 2 (where observed) and at the end against E."""
+    runs, tokens = headline_runs(evidence.findings, tuned=False)
+    shown = []
+    try:
+        through = why.overfitting(headline_runs(evidence.findings)[0], evidence.history)
+        if through.groupby("run_id")["step"].nunique().max() > 1:
+            shown.append(("through", through))
+    except NotEnoughError:
+        pass
+    final = why.final_gap(runs)
+    if "target_epochs" in final and final["target_epochs"].nunique() > 1:
+        shown.append(("epochs", final))
+    else:
+        shown.append(("end", final))
+    figure, axes = panels(1, len(shown), 2.2, width=6.75 if len(shown) > 1 else 3.25)
+    for axis, (kind, table) in zip(axes[0], shown, strict=True):
+        if kind == "end":
+            _mean_and_runs(axis, table, "gap", series_style(0))
+            axis.set_xlabel("replay fraction ρ")
+        else:
+            x = "progress" if kind == "through" else "target_epochs"
+            for index, (rho, at) in enumerate(parts(table, "replay_fraction")[:MOST_SERIES]):
+                mean = at.groupby(x)["gap"].mean()
+                axis.plot(mean.index, mean, **series_style(index), label=f"ρ = {rho:.3g}")
+            axis.set_xlabel("share of stage 2" if kind == "through" else "epochs over the target data $E$")
+            legend_above(axis)
+        if kind == "epochs":
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_ylabel("validation − train loss (nats)")
+    caption = f"Over-fitting of the target at {short_tokens(tokens)} target tokens."
+    return Drawing("overfitting", "Over-fitting", caption, figure)
+
+
+@drawer
+def forgetting(evidence: Evidence) -> Drawing:
+    """Generic validation loss at the end against ρ; dotted: of the same runs where stage 2 begins."""
+    runs, tokens = headline_runs(evidence.findings)
+    table = why.forgetting(runs, evidence.history)
+    figure, axes = panels(1, 1, 2.2)
+    axis = axes[0, 0]
+    _mean_and_runs(axis, table, "generic_loss", series_style(0))
+    before = table.groupby("replay_fraction")["generic_before"].mean().dropna()
+    if len(before):
+        axis.plot(
+            before.index, before, linestyle=":", marker=".", color=BLACK, linewidth=0.8, label="where stage 2 begins"
+        )
+        legend_above(axis)
+    axis.set_xlabel("replay fraction ρ")
+    axis.set_ylabel("generic loss at the end (nats)")
+    caption = f"Forgetting: generic loss of the tuned runs at {short_tokens(tokens)} target tokens."
+    return Drawing("forgetting", "Forgetting", caption, figure)
+
+
+@drawer
+def training_curves(evidence: Evidence) -> Drawing:
+    """Train losses on target and generic rows through training, standard and best replay, with the stage boundary."""
+    runs, tokens = headline_runs(evidence.findings)
+    history = evidence.history
+    if history is None or not {"run_id", "stage2_step"} <= set(runs.columns):
+        raise NotEnoughError("there is no history beside the run table, or the table has no run_id and stage2_step")
+    cells = evidence.findings.groups[0].cells.set_index("cell")
+    rho = cells.loc[runs["cell"].unique()].sort_values("selection_loss")["replay_fraction"]
+    chosen = [0.0, *[r for r in rho if r > 0][:1]]
+    picked = [(r, runs[runs["replay_fraction"] == r].iloc[0]) for r in chosen if (runs["replay_fraction"] == r).any()]
+    metrics = (("train_target_loss", "target"), ("train_generic_loss", "generic"))
+    known = history[history["run_id"].isin([run["run_id"] for _, run in picked])]
+    known = known[known["metric"].isin([m for m, _ in metrics]) & np.isfinite(known["value"])]
+    if known.empty:
+        raise NotEnoughError("the history has no train losses of the runs")
+    figure, axes = panels(1, 2, 2.2, width=6.75)
+    for index, (r, run) in enumerate(picked):
+        style = series_style(index)
+        for axis, (metric, words) in zip(axes[0], metrics, strict=True):
+            series = known[(known["run_id"] == run["run_id"]) & (known["metric"] == metric)].sort_values("step")
+            smooth = series["value"].rolling(9, min_periods=1, center=True).median()
+            few = "." if len(series) < 40 else ""
+            axis.plot(series["step"], smooth, marker=few, color=style["color"], linewidth=0.9, label=f"ρ = {r:.3g}")
+            axis.axvline(run["stage2_step"], linestyle=":", color=style["color"], linewidth=0.9)
+            axis.set_xlabel("step")
+            axis.set_ylabel(f"train loss, {words} rows (nats)")
+    legend_above(axes[0, 0])
+    caption = (
+        f"Training without replay and with the best, at {short_tokens(tokens)} target tokens; dotted: stage 2 begins."
+    )
+    return Drawing("training_curves", "Training curves", caption, figure)
