@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from replay_sweeps.errors import UserError
+from analysis.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,10 +7,10 @@ import pandas as pd
 
 from analysis.curves.multiplier import EffectiveDataMultiplier, effective_data_multiplier
 from analysis.curves.reference_curve import ReferenceCurve
+from analysis.files import write_atomically
 from analysis.report.figures.canvas import BLUE, GREEN, PURPLE, VERMILION, Drawing, drawer, panels, series_style
 from analysis.report.figures.question import draw_curve
 from analysis.report.figures.settings import draw_scores
-from replay_sweeps.files import write_atomically
 
 POINTS = Path(__file__).with_name("published_points.csv")
 COMPARISONS = (

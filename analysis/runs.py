@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from replay_sweeps.errors import UserError
+from analysis.errors import UserError
 
 REQUIRED = ("target_tokens", "replay_fraction", "target_loss")
 SEEDS = ("init_seed", "order_seed", "subset_seed")

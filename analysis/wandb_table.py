@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from replay_sweeps.errors import UserError
+from analysis.errors import UserError
 
 _STATUS = {"finished": "done", "failed": "failed", "crashed": "failed", "killed": "failed"}
 HISTORY_METRICS = (

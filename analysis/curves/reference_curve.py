@@ -13,7 +13,7 @@ from analysis.curves.form_choice import FORMULAS, FormFit, choose_form, examine_
 from analysis.curves.forms import PARAMETERS, Array, fit_form
 from analysis.curves.monotone import interpolate_log_tokens, interpolate_loss, monotone_knots
 from analysis.curves.noise import Noise, noise_from_repeats, noise_of
-from replay_sweeps.errors import UserError
+from analysis.errors import UserError
 
 FORMS = ("auto", "power_law", "pure_power_law", "log", "monotone")
 MOST_DISTINCT_SIZES = 64

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.errors import UserError
 from analysis.findings.study import Findings
 from analysis.runs import load_history
-from replay_sweeps.errors import UserError
 
 
 class NotEnoughError(ValueError):

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.curves.multiplier import EffectiveDataMultiplier
 from analysis.curves.noise import Noise
 from analysis.curves.reference_curve import CurveError, ReferenceCurve
+from analysis.errors import UserError
 from analysis.findings.cells import baseline_warnings, reference_cells, with_losses
 from analysis.findings.comparison import (
     CELL,
@@ -23,7 +24,6 @@ from analysis.findings.comparison import (
 )
 from analysis.findings.optimum import Optimum, replay_optima
 from analysis.findings.tuning import completed, tuned_runs
-from replay_sweeps.errors import UserError
 
 GROUP = ("target", "generic", "model", "mode", "total_tokens")
 MOST_CELLS = 20_000

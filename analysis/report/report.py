@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.curves.form_choice import FORMULAS
 from analysis.curves.multiplier import shown_interval, shown_multiplier
+from analysis.files import write_atomically
 from analysis.findings.evidence import Evidence
 from analysis.findings.mechanisms import sentences
 from analysis.findings.recommendation import recommend
@@ -21,7 +22,6 @@ from analysis.report.figures import draw_all
 from analysis.report.figures.canvas import Drawing, short_tokens
 from analysis.report.figures.mechanisms import headline_runs
 from analysis.report.figures.scaling import optimum_law
-from replay_sweeps.files import write_atomically
 
 MOST_ROWS = 200
 MOST_GROUPS = 20

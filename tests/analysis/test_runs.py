@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from analysis import load_history, load_runs
+from analysis.errors import UserError
 from analysis.simulate import simulate_runs
-from replay_sweeps.errors import UserError
 
 MINIMAL = "target_tokens,replay_fraction,target_loss\n4096,0,3.7\n4096,0.5,3.6\n8192,0,3.5\n"
 

@@ -1,10 +1,10 @@
 import pytest
 
 from analysis import load_runs
+from analysis.errors import UserError
 from analysis.main import main
 from analysis.simulate import simulate_runs
 from analysis.wandb_table import read_wandb_history
-from replay_sweeps.errors import UserError
 from tests.analysis.wandb_stub import WandbStub, run_node
 
 SUMMARY = ("target_loss", "target_loss_selection", "generic_loss", "target_train_loss")

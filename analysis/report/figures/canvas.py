@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replay_sweeps.files import write_atomically
+from analysis.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from analysis import analyse
+from analysis.errors import UserError
 from analysis.findings.study import Findings, Settings
 from analysis.report.answer import all_warnings, answer, shown_share, shown_tokens
 from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
-from replay_sweeps.errors import UserError
 from tests.analysis.helpers import full_study, warning_names
 
 QUICK = Settings(replicates=1000)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from analysis import analyse, load_runs
+from analysis.errors import UserError
 from analysis.findings.evidence import read_evidence
 from analysis.findings.study import Settings
 from analysis.main import main
 from analysis.report import figures
 from analysis.report.report import write_report
 from analysis.simulate import simulate_runs
-from replay_sweeps.errors import UserError
 from tests.analysis.helpers import write_study
 
 
