@@ -9,3 +9,7 @@ class UserError(Exception):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems: Sequence[str] = problems
+
+
+class CurveError(UserError, ValueError):
+    """Points through which no reference curve can be laid; `problems` says why, a line each."""

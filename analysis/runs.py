@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.caveats import Caveat
 from analysis.errors import UserError
 
 REQUIRED = ("target_tokens", "replay_fraction", "target_loss")
@@ -175,32 +176,33 @@ def _range_problems(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[str]:
     return problems
 
 
-def _unit_suspicions(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[str]:
+def _unit_suspicions(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[Caveat]:
     """Losses that are hardly nats per token."""
-    found = []
+    caveats = []
     for column in [c for c in LOSSES if c in runs]:
         values = runs.loc[done & np.isfinite(runs[column]), column]
         if values.empty or values.median() <= _UNIFORM_GUESS_NATS:
             continue
         unit = "perplexities" if values.median() > _UNIFORM_GUESS_BITS else "bits or perplexities"
-        found.append(
-            f"units: the median {column} is {values.median():.4g}, worse than a uniform guess in nats; "
+        text = (
+            f"the median {column} is {values.median():.4g}, worse than a uniform guess in nats; "
             f"these look like {unit} (nats = bits·ln 2 = ln perplexity)"
         )
+        caveats.append(Caveat("units", text))
     for column in ("perplexity", "target_perplexity"):
         if column in runs:
-            found += _against_perplexity(runs[done], column)
-    return found
+            caveats += _against_perplexity(runs[done], column)
+    return caveats
 
 
-def _against_perplexity(runs: pd.DataFrame, column: str) -> list[str]:
+def _against_perplexity(runs: pd.DataFrame, column: str) -> list[Caveat]:
     perplexity = pd.to_numeric(runs[column], errors="coerce")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (runs["target_loss"] / np.log(perplexity)).median()
     if np.isfinite(ratio) and abs(ratio - 1 / np.log(2)) < 0.02:
-        return [f"units: target_loss is log2 of {column}: bits, not nats (multiply by ln 2)"]
+        return [Caveat("units", f"target_loss is log2 of {column}: bits, not nats (multiply by ln 2)")]
     if np.isfinite(ratio) and abs(ratio - 1) > 0.1:
-        return [f"units: target_loss is not ln of {column}; is it in nats per token?"]
+        return [Caveat("units", f"target_loss is not ln of {column}; is it in nats per token?")]
     return []
 
 

@@ -88,7 +88,7 @@ def main() -> None:
         curves[-1]["agreement"] = agreement(losses[:2000])
     grid = simulate_runs(replay_tokens=(4096, 8192, 16384, 32768), replay_fractions=(0, 0.5, 0.75, 0.875), seeds=4)
     runs = checked_runs(grid.iloc[:200], "made up")
-    study = timed(lambda: analyse(runs, Settings(replicates=options.replicates)), options.repeats)
+    study = timed(lambda: analyse(runs, Settings(n_resamples=options.replicates)), options.repeats)
     found = {**environment(), **vars(options), "curves": curves, "study": {"runs": len(runs), **study}}
     write(found, HERE / "analysis_bootstrap.json", markdown(found), HERE / "analysis_bootstrap.md")
 

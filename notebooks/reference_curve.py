@@ -53,7 +53,7 @@ from analysis.runs import checked_runs
 from analysis.simulate import simulate_runs
 
 headlines = [
-    analyse(checked_runs(simulate_runs(replay_tokens=(8192,), seed=seed), "made up"), Settings(replicates=500))
+    analyse(checked_runs(simulate_runs(replay_tokens=(8192,), seed=seed), "made up"), Settings(n_resamples=500))
     .groups[0]
     .headline.multiplier
     for seed in range(100)

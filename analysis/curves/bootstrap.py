@@ -6,6 +6,7 @@ Shape suffixes: R replicates, n reference points, K cells (the losses that are i
 # Shape suffixes in names:
 # ruff: noqa: N803, N806
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ def replicate_log_tokens(
     losses_K: Array,
     counts_K: Array,
     point_K: Array,
-    replicates: int = 4000,
+    n_resamples: int = 4000,
     seed: int = 0,
     resampling: str = "gaussian",
 ) -> tuple[Array, Array]:
@@ -51,11 +52,11 @@ def replicate_log_tokens(
         raise ValueError("the curve has no estimate of noise to draw replicates from")
     rng = np.random.default_rng(seed)
     dof = curve.noise.dof
-    sigma_R1 = curve.noise.sigma * np.sqrt(dof / rng.chisquare(dof, size=(replicates, 1)))
-    draw = _residual_pool(curve, resampling)
+    sigma_R1 = curve.noise.sigma * np.sqrt(dof / rng.chisquare(dof, size=(n_resamples, 1)))
+    draw = _error_source(curve, resampling)
     n = len(curve.losses)
-    error_Rn = sigma_R1 * draw(rng, (replicates, n)) / np.sqrt(curve.counts)
-    error_RK = sigma_R1 * draw(rng, (replicates, len(losses_K))) / np.sqrt(counts_K)
+    error_Rn = sigma_R1 * draw(rng, (n_resamples, n)) / np.sqrt(curve.counts)
+    error_RK = sigma_R1 * draw(rng, (n_resamples, len(losses_K))) / np.sqrt(counts_K)
     shared_K = point_K >= 0
     error_RK[:, shared_K] = error_Rn[:, point_K[shared_K]]
     losses_RK = losses_K + error_RK
@@ -70,7 +71,7 @@ def percentile_interval(log_ratio_R: Array, level: float) -> Interval:
     return Interval(float(np.exp(low)), float(np.exp(min(high, 709.0))) if high < 690 else float("inf"), level)
 
 
-def _residual_pool(curve: ReferenceCurve, resampling: str):  # type: ignore[no-untyped-def]
+def _error_source(curve: ReferenceCurve, resampling: str) -> Callable[[np.random.Generator, tuple[int, int]], Array]:
     """A function (rng, shape) → errors of unit variance."""
     if resampling not in RESAMPLINGS:
         raise ValueError(f"resampling must be one of {', '.join(RESAMPLINGS)}, not {resampling!r}")

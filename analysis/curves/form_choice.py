@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.caveats import Caveat
 from analysis.curves.forms import (
     EXPONENT_GRID_G,
     LARGEST_EXPONENT,
@@ -19,6 +20,9 @@ from analysis.curves.forms import (
 )
 
 FORMULAS = {"power_law": "A·N^(−B) + C", "pure_power_law": "A·N^(−B)", "log": "a − b·ln N"}
+TOO_FEW_POINTS = ("few_points", "fewer_points_than_parameters")
+# What says something of a form's parameters only: it matters where a loss is read off the form.
+ABOUT_THE_FORM = (*TOO_FEW_POINTS, "degenerate", "not_identified", "bound_hit")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class FormFit:
     Attributes: `parameters` as shown to a user (those of the logarithm where a power law degenerates into it); `rss`,
     weighted residual sum of squares (nats²); `noise`, residual standard deviation of one run (nats), None without
     degrees of freedom; `aicc`, +inf where there are too few points for it; `leave_one_out`, root mean square error
-    (nats) of predicting each point from the others; `warnings`, each beginning with its name; `fits`, one replicate.
+    (nats) of predicting each point from the others; `warnings`; `fits`, one replicate.
     """
 
     form: str
@@ -38,7 +42,7 @@ class FormFit:
     noise: float | None
     aicc: float
     leave_one_out: float
-    warnings: tuple[str, ...]
+    warnings: tuple[Caveat, ...]
     fits: FormFits
 
     @property
@@ -63,13 +67,13 @@ def examine_form(
     aicc = n * np.log(scatter) + 2 * (p + 1) + 2 * (p + 1) * (p + 2) / (n - p - 2) if n > p + 2 else np.inf
     return FormFit(
         form=form,
-        parameters=_shown_parameters(fits, log_tokens_n, losses_n, counts_n),
+        parameters=_parameters_for_users(fits, log_tokens_n, losses_n, counts_n),
         n_points=n,
         rss=rss,
         noise=float(np.sqrt(rss / (n - p))) if n > p else None,
         aicc=float(aicc),
         leave_one_out=_leave_one_out(form, log_tokens_n, losses_n, counts_n),
-        warnings=tuple(_form_warnings(fits, log_tokens_n, losses_n, counts_n)),
+        warnings=tuple(_form_caveats(fits, log_tokens_n, losses_n, counts_n)),
         fits=fits,
     )
 
@@ -88,7 +92,7 @@ def choose_form(candidates: list[FormFit]) -> tuple[FormFit, str]:
     best = min(ranked, key=lambda fit: fit.aicc)
     unranked = [fit for fit in candidates if not np.isfinite(fit.aicc)]
     for fit in unranked:
-        if fit.leave_one_out < best.leave_one_out / 2 and not any(w.startswith("degenerate") for w in fit.warnings):
+        if fit.leave_one_out < best.leave_one_out / 2 and not is_degenerate(fit.fits):
             return fit, (
                 f"leaving each point out, {FORMULAS[fit.form]} errs by {fit.leave_one_out:.4f} nats, "
                 f"{FORMULAS[best.form]} by {best.leave_one_out:.4f}"
@@ -100,7 +104,7 @@ def choose_form(candidates: list[FormFit]) -> tuple[FormFit, str]:
     return best, why
 
 
-def admissible(candidates: list[FormFit]) -> list[FormFit]:
+def admissible_forms(candidates: list[FormFit]) -> list[FormFit]:
     """The forms that the points do not speak against.
 
     Falling, with as many points as parameters, AICc within 6 of the least, leave-one-out error at most 3 times the
@@ -144,7 +148,7 @@ def is_degenerate(fits: FormFits) -> bool:
     return fits.form == "power_law" and not power_law_parameters(fits)["C"] >= 0
 
 
-def _shown_parameters(fits: FormFits, log_tokens_n: Array, losses_n: Array, counts_n: Array) -> dict[str, float]:
+def _parameters_for_users(fits: FormFits, log_tokens_n: Array, losses_n: Array, counts_n: Array) -> dict[str, float]:
     if fits.form == "pure_power_law":
         exponent = float(fits.exponent_R[0])
         return {"A": float(fits.offset_R[0] * np.exp(exponent * fits.centre)), "B": exponent}
@@ -155,30 +159,33 @@ def _shown_parameters(fits: FormFits, log_tokens_n: Array, losses_n: Array, coun
     return {"a": float(line.offset_R[0]) + slope * line.centre, "b": slope}
 
 
-def _form_warnings(fits: FormFits, log_tokens_n: Array, losses_n: Array, counts_n: Array) -> list[str]:
+def _form_caveats(fits: FormFits, log_tokens_n: Array, losses_n: Array, counts_n: Array) -> list[Caveat]:
     n, p = len(losses_n), PARAMETERS[fits.form]
-    found = []
+    caveats = []
     if n < p:
-        found.append(f"fewer_points_than_parameters: {n} points cannot fix the {p} parameters of {FORMULAS[fits.form]}")
+        text = f"{n} points cannot fix the {p} parameters of {FORMULAS[fits.form]}"
+        caveats.append(Caveat("fewer_points_than_parameters", text))
     elif n < p + 3:
-        found.append(
-            f"few_points: {n} points for the {p} parameters of {FORMULAS[fits.form]} leave "
+        text = (
+            f"{n} points for the {p} parameters of {FORMULAS[fits.form]} leave "
             f"{n - p} degree{'s' if n - p != 1 else ''} of freedom"
         )
+        caveats.append(Caveat("few_points", text))
     if is_degenerate(fits):
-        found.append(
-            "degenerate: the best A·N^(−B) + C has B → 0 and C below 0 nats, a logarithm in disguise; "
+        text = (
+            "the best A·N^(−B) + C has B → 0 and C below 0 nats, a logarithm in disguise; "
             "its A, B and C mean nothing, the logarithm's parameters are shown"
         )
+        caveats.append(Caveat("degenerate", text))
     if fits.form != "log" and fits.exponent_R[0] >= LARGEST_EXPONENT:
-        found.append(f"bound_hit: the exponent B stands at the largest that is tried, {LARGEST_EXPONENT:g}")
+        caveats.append(Caveat("bound_hit", f"the exponent B stands at the largest that is tried, {LARGEST_EXPONENT:g}"))
     if n > p and fits.form == "power_law":
-        found.extend(_identifiability(log_tokens_n, losses_n, counts_n))
-    return found
+        caveats.extend(_identifiability(log_tokens_n, losses_n, counts_n))
+    return caveats
 
 
-def _identifiability(log_tokens_n: Array, losses_n: Array, counts_n: Array) -> list[str]:
-    """A warning where the profile likelihood of B is flat: its 90 % interval includes 0 or the upper bound."""
+def _identifiability(log_tokens_n: Array, losses_n: Array, counts_n: Array) -> list[Caveat]:
+    """A caveat where the profile likelihood of B is flat: its 90 % interval includes 0 or the upper bound."""
     from scipy.special import stdtrit
 
     centred_n = losses_n - np.average(losses_n, weights=counts_n)
@@ -194,6 +201,5 @@ def _identifiability(log_tokens_n: Array, losses_n: Array, counts_n: Array) -> l
     if low > 0 and high < LARGEST_EXPONENT:
         return []
     upper = f"{high:.2g}" if high < LARGEST_EXPONENT else f"at least {high:.2g}"
-    return [
-        f"not_identified: the profile likelihood of B is flat, any value from {low:.2g} to {upper} fits as well (90 %)"
-    ]
+    text = f"the profile likelihood of B is flat, any value from {low:.2g} to {upper} fits as well (90 %)"
+    return [Caveat("not_identified", text)]

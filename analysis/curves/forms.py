@@ -113,7 +113,7 @@ def _inner(first_nR: Array, second_nR: Array) -> Array:
     return np.einsum("nr,nr->r", first_nR, second_nR)
 
 
-def _explained(
+def explained_derivatives(
     form: str, y_nR: Array, root_nR: Array, x_n1: Array, exponent_R: Array, bases: tuple[Array, ...] | None = None
 ) -> tuple[Array, Array]:
     """First and second derivative (R,) in B of ln(explained sum of squares) = 2·ln⟨y, b⟩ − ln⟨b, b⟩.
@@ -138,19 +138,10 @@ def _explained(
     return np.where(np.isfinite(gradient), gradient, 0.0), np.where(np.isfinite(curvature), curvature, 0.0)
 
 
-def log_explained_gradient(form: str, losses_n: Array, log_tokens_n: Array, exponent: float) -> tuple[float, float]:
-    """d/dB and d²/dB² of ln(explained sum of squares), equal weights: the gradient that the search uses."""
-    x_n = log_tokens_n - log_tokens_n.mean()
-    centred_n = losses_n if form == "pure_power_law" else losses_n - losses_n.mean()
-    ones_n1 = np.ones((len(x_n), 1))
-    first, second = _explained(form, centred_n[:, None], ones_n1, x_n[:, None], np.array([exponent]))
-    return float(first[0]), float(second[0])
-
-
 def explained_on_grid(form: str, y_nR: Array, root_nR: Array, x_n: Array) -> Array:
     """The root of the sum of squares that each exponent on the grid explains (R, G); below 0 where the loss rises.
 
-    Arguments as those of `_explained`.
+    Arguments as those of `explained_derivatives`.
     """
     b_nG = _basis(form, x_n[:, None], EXPONENT_GRID_G[None, :])[0]
     weights_nR = root_nR**2
@@ -189,7 +180,7 @@ def _best_exponent(form: str, y_nR: Array, root_nR: Array, x_n: Array) -> Array:
     on_grid = _basis(form, x_n[:, None], EXPONENT_GRID_G[None, :])
     bases: tuple[Array, ...] | None = tuple(basis_nG[:, best_R] for basis_nG in on_grid)
     for _ in range(60):
-        gradient_R, curvature_R = _explained(form, y_nR, root_nR, x_n[:, None], exponent_R, bases)
+        gradient_R, curvature_R = explained_derivatives(form, y_nR, root_nR, x_n[:, None], exponent_R, bases)
         bases = None
         low_R = np.where(gradient_R >= 0, exponent_R, low_R)
         high_R = np.where(gradient_R <= 0, exponent_R, high_R)

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from analysis.caveats import Caveat
 from analysis.curves.bootstrap import percentile_interval, replicate_log_tokens
-from analysis.curves.form_choice import admissible
+from analysis.curves.form_choice import admissible_forms
 from analysis.curves.forms import Array
-from analysis.curves.noise import Noise, pooled
-from analysis.curves.reference_curve import CurveError, EffectiveTokens, ReferenceCurve
+from analysis.curves.noise import Noise, pooled_noise
+from analysis.curves.reference_curve import EffectiveTokens, ReferenceCurve
+from analysis.errors import CurveError
 
 
 @dataclass(frozen=True)
 class EffectiveDataMultiplier:
-    """N_eff(candidate) / N_eff(baseline) with an interval (PAPER: effective data multiplier).
+    """N_eff(candidate) / N_eff(baseline) with an interval (docs/vocabulary.md: effective data multiplier).
 
     Attributes: `value`; `low`, `high` at nominal `level` (low 0 or high infinite: open on that side);
     `candidate_tokens`, `baseline_tokens`; `at_least`, `at_most`: what the reference points alone allow where a loss
@@ -36,13 +38,13 @@ class EffectiveDataMultiplier:
     extrapolated: bool
     replicates_outside: float
     by_form: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Caveat, ...] = ()
 
     def __str__(self) -> str:
-        return f"{shown_multiplier(self)} ({shown_interval(self.low, self.high, self.level)})"
+        return f"{multiplier_text(self)} ({interval_text(self.low, self.high, self.level)})"
 
 
-def shown_multiplier(result: EffectiveDataMultiplier) -> str:
+def multiplier_text(result: EffectiveDataMultiplier) -> str:
     """The value in words for a user: "1.87×", or a bound with the extrapolated value behind it."""
     if not result.extrapolated or not (result.at_least > 0 or result.at_most < np.inf):
         return f"{result.value:.2f}×" if np.isfinite(result.value) else "unbounded"
@@ -53,8 +55,8 @@ def shown_multiplier(result: EffectiveDataMultiplier) -> str:
     return f"{bound} ({value})"
 
 
-def shown_interval(low: float, high: float, level: float, digits: int = 2) -> str:
-    """An interval in words, open sides said: "90 %: 1.30–1.80", "90 %: at least 1.30"."""
+def interval_text(low: float, high: float, level: float, digits: int = 2) -> str:
+    """An interval in words: "90 %: 1.30–1.80", or "90 %: at least 1.30" where it is open on one side."""
     percent = f"{100 * level:g} %"
     if low <= 0 and np.isinf(high):
         return f"{percent}: unbounded"
@@ -71,15 +73,15 @@ def effective_data_multiplier(
     candidate: float | Sequence[float],
     baseline: float | Sequence[float],
     level: float = 0.9,
-    replicates: int = 4000,
+    n_resamples: int = 4000,
     seed: int = 0,
     resampling: str = "gaussian",
 ) -> EffectiveDataMultiplier:
     """How many times the baseline's effective target data the candidate's loss is worth.
 
     Args: `curve`, from tuned runs without replay; `candidate` and `baseline`, losses in nats, one or one per seed
-    (averaged; their scatter joins the estimate of noise); `level`, nominal; `replicates`, `seed`, `resampling` of the
-    bootstrap ("gaussian" or "residual"), which redraws curve, candidate and baseline.
+    (averaged; their scatter joins the estimate of noise); `level`, nominal; `n_resamples`, `seed`, `resampling` of
+    the bootstrap ("gaussian" or "residual"), which redraws curve, candidate and baseline.
 
     Raises CurveError where a loss is no finite number.
     """
@@ -91,52 +93,54 @@ def effective_data_multiplier(
     means = np.array([values.mean() for values in losses])
     counts = np.array([len(values) for values in losses], dtype=float)
     curve = _with_seeds(curve, losses)
-    warnings = list(curve.warnings)
+    caveats = list(curve.warnings)
     low, high, share = 0.0, np.inf, 0.0
     if curve.noise is None:
-        warnings.append(
-            "no_interval: no repeated runs and no scatter about the curve tell how noisy a loss is; "
-            "the interval is unbounded"
-        )
+        text = "no repeated runs and no scatter about the curve tell how noisy a loss is; the interval is unbounded"
+        caveats.append(Caveat("no_interval", text))
     else:
-        log_tokens_R2, _ = replicate_log_tokens(curve, means, counts, np.array([-1, -1]), replicates, seed, resampling)
+        log_tokens_R2, _ = replicate_log_tokens(curve, means, counts, np.array([-1, -1]), n_resamples, seed, resampling)
         log_ratio_R = _log_ratio(log_tokens_R2[:, 0], log_tokens_R2[:, 1])
         interval = percentile_interval(log_ratio_R, level)
         low, high = interval.low, interval.high
         bottom, top = np.log(curve.token_range)
         share = float(((log_tokens_R2 < bottom - 1e-9) | (log_tokens_R2 > top + 1e-9)).any(axis=1).mean())
-    return finished(curve, means, (low, high, level), share, warnings)
+    return multiplier_of(curve, means, (low, high, level), share, caveats)
 
 
-def finished(
+def multiplier_of(
     curve: ReferenceCurve,
     losses: Array,
     interval: tuple[float, float, float],
     replicates_outside: float,
-    warnings: list[str],
+    caveats: list[Caveat],
 ) -> EffectiveDataMultiplier:
-    """Put value, bounds, spread over forms and warnings about `losses` (candidate, baseline) around an interval."""
+    """The multiplier of two `losses` (candidate, baseline) whose `interval` (low, high, level) is known.
+
+    Adds value, bounds, the values under other forms, and what to distrust beside `caveats`.
+    """
     tokens = [curve.effective_tokens(float(loss)) for loss in losses]
     logs = [np.log(np.maximum(float(t), 1e-300)) for t in tokens]
     value = float(np.exp(np.minimum(_log_ratio(logs[0], logs[1]), 709.0)))
     value = float("inf") if np.isinf(tokens[0]) and np.isfinite(tokens[1]) else value
     at_least, at_most = certain_bounds(curve, losses)
-    warnings = warnings + _extrapolation_warnings(curve, losses, tokens)
+    caveats = caveats + _extrapolation_caveats(losses, tokens)
     low, high, level = interval
     if curve.form == "monotone" and tokens[0].extrapolated and losses[0] < losses[1]:
         high = np.inf
     if replicates_outside > 0.05 and not any(t.extrapolated for t in tokens):
-        warnings.append(
-            f"interval_extrapolates: {100 * replicates_outside:.0f} % of the bootstrap replicates left the reference "
+        text = (
+            f"{100 * replicates_outside:.0f} % of the bootstrap replicates left the reference "
             "points: the interval rests in part on extrapolation"
         )
+        caveats.append(Caveat("interval_extrapolates", text))
     if np.isinf(high) and low > 0:
-        warnings.append("one_sided: the interval has no upper end")
+        caveats.append(Caveat("one_sided", "the interval has no upper end"))
     by_form = _value_by_form(curve, losses)
     finite = [v for v in by_form.values() if np.isfinite(v)]
     if len(finite) > 1 and max(finite) > 1.25 * min(finite):
         spread = ", ".join(f"{name} {v:.2f}×" for name, v in by_form.items())
-        warnings.append(f"form_matters: the admissible forms differ: {spread}")
+        caveats.append(Caveat("form_matters", f"the admissible forms differ: {spread}"))
     return EffectiveDataMultiplier(
         value=value,
         low=low,
@@ -149,7 +153,7 @@ def finished(
         extrapolated=any(t.extrapolated for t in tokens),
         replicates_outside=replicates_outside,
         by_form=by_form,
-        warnings=tuple(warnings),
+        warnings=tuple(caveats),
     )
 
 
@@ -183,7 +187,7 @@ def _with_seeds(curve: ReferenceCurve, losses: list[Array]) -> ReferenceCurve:
     if dof == 0:
         return curve
     variance = sum(((values - values.mean()) ** 2).sum() for values in losses) / dof
-    more = pooled(curve.seed_noise, Noise(float(np.sqrt(variance)), dof, "the seeds of candidate and baseline"))
+    more = pooled_noise(curve.seed_noise, Noise(float(np.sqrt(variance)), dof, "the seeds of candidate and baseline"))
     return ReferenceCurve.fit(
         curve.target_tokens,
         curve.losses,
@@ -194,21 +198,19 @@ def _with_seeds(curve: ReferenceCurve, losses: list[Array]) -> ReferenceCurve:
     )
 
 
-def _extrapolation_warnings(curve: ReferenceCurve, losses: Array, tokens: list[EffectiveTokens]) -> list[str]:
-    found = []
+def _extrapolation_caveats(losses: Array, tokens: list[EffectiveTokens]) -> list[Caveat]:
+    caveats = []
     for name, loss, effective in zip(("candidate", "baseline"), losses, tokens, strict=True):
         if effective.extrapolated:
-            side = "above" if effective.bound.startswith("at most") else "below"
-            found.append(
-                f"extrapolation: the {name}'s loss {loss:.4f} lies {side} the reference points; "
-                f"it is worth {effective.bound}"
-            )
-    return found
+            side = "below" if effective.at_least > 0 else "above"
+            text = f"the {name}'s loss {loss:.4f} lies {side} the reference points; it is worth {effective.bound}"
+            caveats.append(Caveat("extrapolation", text))
+    return caveats
 
 
 def _value_by_form(curve: ReferenceCurve, losses: Array) -> dict[str, float]:
     values = {}
-    for fit in admissible(list(curve.alternatives)):
+    for fit in admissible_forms(list(curve.alternatives)):
         log_candidate, log_baseline = fit.fits.log_tokens_at(losses[None])[0]
         ratio = float(_log_ratio(log_candidate, log_baseline))
         values[fit.form] = float(np.exp(ratio)) if ratio < 690 else float("inf")

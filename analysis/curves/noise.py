@@ -33,7 +33,7 @@ class Noise:
         return f"{self.sigma:.4f} nats per run, {degrees} of freedom, from {self.source}"
 
 
-def pooled(first: Noise | None, second: Noise | None) -> Noise | None:
+def pooled_noise(first: Noise | None, second: Noise | None) -> Noise | None:
     """Both estimates pooled by their degrees of freedom; the other one where one is missing."""
     if first is None or second is None:
         return first or second
@@ -50,7 +50,7 @@ def noise_of(seeds: Noise | None, residual: Noise | None) -> Noise | None:
     """
     if seeds is not None and seeds.dof >= ENOUGH_DEGREES_OF_FREEDOM and seeds.across_sizes:
         return seeds
-    return pooled(seeds, residual)
+    return pooled_noise(seeds, residual)
 
 
 def noise_from_repeats(groups: Array, losses: Array) -> Noise | None:

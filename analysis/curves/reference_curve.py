@@ -9,37 +9,48 @@ from typing import Any
 
 import numpy as np
 
-from analysis.curves.form_choice import FORMULAS, FormFit, choose_form, examine_form
+from analysis.caveats import Caveat
+from analysis.curves.form_choice import FORMULAS, TOO_FEW_POINTS, FormFit, choose_form, examine_form
 from analysis.curves.forms import PARAMETERS, Array, fit_form
 from analysis.curves.monotone import interpolate_log_tokens, interpolate_loss, monotone_knots
 from analysis.curves.noise import Noise, noise_from_repeats, noise_of
-from analysis.errors import UserError
-
-FORMS = ("auto", "power_law", "pure_power_law", "log", "monotone")
-MOST_DISTINCT_SIZES = 64
-
-
-class CurveError(UserError, ValueError):
-    """Points through which no reference curve can be laid; `problems` says why, a line each."""
+from analysis.curves.points import checked_points, distinct_points, order_caveats
+from analysis.errors import CurveError
 
 
 class EffectiveTokens(float):
     """Target tokens that reach a loss: a number that knows how far to trust it.
 
-    Attributes: `extrapolated`, whether it lies outside the reference points; `bound`, "at most …" or "at least …" in
-    words where it does, else ""; `warnings`.
+    Attributes: `at_least`, `at_most`, tokens: what the reference points alone allow where the loss lies outside them
+    (0 and inf otherwise: no bound is needed).
     """
 
-    extrapolated: bool
-    bound: str
-    warnings: tuple[str, ...]
+    at_least: float
+    at_most: float
 
-    def __new__(cls, tokens: float, bound: str = "") -> "EffectiveTokens":
+    def __new__(cls, tokens: float, at_least: float = 0.0, at_most: float = float("inf")) -> "EffectiveTokens":
         number = super().__new__(cls, tokens)
-        number.bound = bound
-        number.extrapolated = bound != ""
-        number.warnings = (f"extrapolation: outside the reference points: {bound}",) if bound else ()
+        number.at_least, number.at_most = at_least, at_most
         return number
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether the loss lies outside the reference points."""
+        return self.at_least > 0 or self.at_most < float("inf")
+
+    @property
+    def bound(self) -> str:
+        """In words: "at most …" or "at least …" where the loss lies outside the reference points, else ""."""
+        if not self.extrapolated:
+            return ""
+        return f"at least {self.at_least:.4g} tokens" if self.at_least > 0 else f"at most {self.at_most:.4g} tokens"
+
+    @property
+    def warnings(self) -> tuple[Caveat, ...]:
+        """A warning where the loss lies outside the reference points."""
+        if not self.extrapolated:
+            return ()
+        return (Caveat("extrapolation", f"outside the reference points: {self.bound}"),)
 
     @property
     def value(self) -> float:
@@ -59,7 +70,7 @@ class ReferenceCurve:
     Attributes: `form`, chosen or asked for; `requested`; `reason`, why this form; `target_tokens` (n,), distinct and
     rising; `losses` (n,), mean nats at each; `counts` (n,), runs behind each; `parameters` of the form, in tokens and
     nats; `alternatives`, every form that was examined; `noise` of one run's loss, None where nothing tells it;
-    `seed_noise`, that part which repeated runs tell; `warnings`, a sentence each that begins with the warning's name.
+    `seed_noise`, that part which repeated runs tell; `warnings`, strings "code: text" (`Caveat`s).
     """
 
     form: str
@@ -73,7 +84,7 @@ class ReferenceCurve:
     noise: Noise | None
     seed_noise: Noise | None
     huber_delta: float | None
-    warnings: tuple[str, ...]
+    warnings: tuple[Caveat, ...]
 
     @classmethod
     def fit(
@@ -97,20 +108,20 @@ class ReferenceCurve:
         Raises CurveError where the points allow no curve: fewer than two sizes, values that are no numbers, losses
         that do not fall.
         """
-        tokens, losses_n, counts_n = _checked_points(target_tokens, losses, counts, form)
+        tokens, losses_n, counts_n = checked_points(target_tokens, losses, counts, form)
         seed_noise = seed_noise or noise_from_repeats(tokens, losses_n)
-        tokens, losses_n, counts_n, found = _distinct_points(tokens, losses_n, counts_n)
+        tokens, losses_n, counts_n, caveats = distinct_points(tokens, losses_n, counts_n)
         if len(tokens) < 2:
             raise CurveError(f"a reference curve needs at least two target sizes; there is only {tokens[0]:g} tokens")
         examined = _examined(form, np.log(tokens), losses_n, counts_n, huber_delta)
         chosen, reason = _pick(form, examined)
-        found += _order_warnings(tokens, losses_n)
-        found += [w for w in chosen.warnings if form != "monotone" or w.startswith("few")]
+        caveats += order_caveats(tokens, losses_n)
+        caveats += [c for c in chosen.warnings if form != "monotone" or c.code in TOO_FEW_POINTS]
         residual = None
         if chosen.noise is not None:
             dof = len(tokens) - PARAMETERS[chosen.form]
             residual = Noise(chosen.noise, dof, "the scatter of the reference points about the curve")
-        noise, lack = _noise_for(form, seed_noise, residual)
+        noise, lack_of_fit = _noise_for(form, seed_noise, residual)
         return cls(
             form="monotone" if form == "monotone" else chosen.form,
             requested=form,
@@ -123,7 +134,7 @@ class ReferenceCurve:
             noise=noise,
             seed_noise=seed_noise,
             huber_delta=huber_delta,
-            warnings=tuple(found + lack),
+            warnings=tuple(caveats + lack_of_fit),
         )
 
     @property
@@ -161,9 +172,9 @@ class ReferenceCurve:
         tokens = float(np.exp(log_tokens)) if log_tokens < 700 else float("inf")
         outside_low, outside_high = self.outside(np.array([loss]))
         if outside_low[0]:
-            return EffectiveTokens(tokens, f"at most {low:.4g} tokens")
+            return EffectiveTokens(tokens, at_most=low)
         if outside_high[0]:
-            return EffectiveTokens(tokens, f"at least {high:.4g} tokens")
+            return EffectiveTokens(tokens, at_least=high)
         return EffectiveTokens(tokens)
 
     def outside(self, losses_K: Array) -> tuple[Any, Any]:
@@ -243,60 +254,12 @@ def _pick(form: str, examined: list[FormFit]) -> tuple[FormFit, str]:
     return chosen, f"monotone interpolation inside the range; beyond it {FORMULAS[chosen.form]}: {reason}"
 
 
-def _noise_for(form: str, seeds: Noise | None, residual: Noise | None) -> tuple[Noise | None, list[str]]:
+def _noise_for(form: str, seeds: Noise | None, residual: Noise | None) -> tuple[Noise | None, list[Caveat]]:
     """The noise for intervals; where a form that was asked for misses the points by far more, that scatter instead."""
     if form in PARAMETERS and seeds and residual and seeds.dof >= 2 and residual.sigma > 3 * seeds.sigma:
-        warning = (
-            f"lack_of_fit: the points lie {residual.sigma:.4f} nats about the form, "
+        text = (
+            f"the points lie {residual.sigma:.4f} nats about the form, "
             f"repeated runs differ by {seeds.sigma:.4f}; the interval uses the former"
         )
-        return residual, [warning]
+        return residual, [Caveat("lack_of_fit", text)]
     return noise_of(seeds, residual), []
-
-
-def _checked_points(tokens: Any, losses: Any, counts: Any, form: str) -> tuple[Array, Array, Array]:
-    problems = []
-    if form not in FORMS:
-        problems.append(f"form must be one of {', '.join(FORMS)}, not {form!r}")
-    try:
-        tokens_n, losses_n = np.asarray(tokens, dtype=float).ravel(), np.asarray(losses, dtype=float).ravel()
-        counts_n = np.ones_like(losses_n) if counts is None else np.asarray(counts, dtype=float).ravel()
-    except (TypeError, ValueError):
-        raise CurveError(*problems, "target tokens, losses and counts must be numbers") from None
-    if not len(tokens_n) == len(losses_n) == len(counts_n):
-        problems.append(f"{len(tokens_n)} target sizes do not go with {len(losses_n)} losses")
-    elif len(tokens_n) == 0:
-        problems.append("there are no reference points")
-    if not (np.isfinite(tokens_n) & (tokens_n > 0)).all():
-        problems.append("target tokens must be finite and above zero")
-    if not np.isfinite(losses_n).all():
-        problems.append("losses must be finite numbers of nats")
-    if not (np.isfinite(counts_n) & (counts_n > 0)).all():
-        problems.append("counts must be above zero")
-    if problems:
-        raise CurveError(*problems)
-    return tokens_n, losses_n, counts_n
-
-
-def _distinct_points(tokens: Array, losses: Array, counts: Array) -> tuple[Array, Array, Array, list[str]]:
-    """Mean loss at each distinct size; beyond 64 sizes, neighbours in log N are averaged."""
-    order = np.lexsort((counts, losses, tokens))
-    tokens, losses, counts = tokens[order], losses[order], counts[order]
-    log_tokens = np.log(tokens)
-    steps, group = np.unique(tokens, return_inverse=True)
-    found = []
-    if len(steps) > MOST_DISTINCT_SIZES:
-        edges = np.linspace(log_tokens[0], log_tokens[-1], MOST_DISTINCT_SIZES + 1)[1:-1]
-        group = np.unique(np.searchsorted(edges, log_tokens, "right"), return_inverse=True)[1]
-        found.append(f"binned: {len(steps)} target sizes were averaged in {group.max() + 1} steps of log N")
-    total = np.bincount(group, weights=counts).astype(float)
-    mean_loss = np.bincount(group, weights=counts * losses) / total
-    mean_tokens = np.exp(np.bincount(group, weights=counts * log_tokens) / total) if found else steps.astype(float)
-    return mean_tokens, mean_loss, total, found
-
-
-def _order_warnings(tokens: Array, losses: Array) -> list[str]:
-    rises = [f"{tokens[i + 1]:.4g} tokens ({losses[i + 1]:.4f} nats)" for i in np.flatnonzero(np.diff(losses) >= 0)]
-    if not rises:
-        return []
-    return [f"not_monotone: the loss does not fall at {', '.join(rises[:4])}; neighbours out of order are pooled"]

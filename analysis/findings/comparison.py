@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.caveats import Caveat
 from analysis.curves.bootstrap import percentile_interval, replicate_log_tokens
 from analysis.curves.forms import Array
-from analysis.curves.multiplier import EffectiveDataMultiplier, finished
+from analysis.curves.multiplier import EffectiveDataMultiplier, multiplier_of
 from analysis.curves.reference_curve import ReferenceCurve
+from analysis.findings.tuning import CELL, edges_text
 from analysis.runs import NUISANCE
 
-CELL = ("target_tokens", "stage2_allocation", "replay_fraction")
 _MOST_REPLICATED_LOSSES = 20_000_000
 
 
@@ -31,7 +32,7 @@ def replicates_of(
     cells: pd.DataFrame,
     reference: NDArray[np.bool_],
     own_curve: bool,
-    replicates: int,
+    n_resamples: int,
     seed: int,
 ) -> tuple[Array, Array] | None:
     """ln N_eff and losses (R, K) of all cells in bootstrap replicates; None where nothing tells the noise.
@@ -43,12 +44,12 @@ def replicates_of(
     point_K = np.full(len(cells), -1)
     if own_curve and len(curve.target_tokens) == reference.sum():
         point_K[reference] = np.searchsorted(curve.target_tokens, cells.loc[reference, "target_tokens"])
-    affordable = max(200, min(replicates, _MOST_REPLICATED_LOSSES // (len(cells) * len(curve.losses))))
+    affordable = max(200, min(n_resamples, _MOST_REPLICATED_LOSSES // (len(cells) * len(curve.losses))))
     losses_K, runs_K = cells["target_loss"].to_numpy(), cells["runs"].to_numpy(dtype=float)
     return replicate_log_tokens(curve, losses_K, runs_K, point_K, affordable, seed)
 
 
-def compared(
+def multipliers_of(
     curve: ReferenceCurve,
     cells: pd.DataFrame,
     baselines: dict[int, int],
@@ -62,15 +63,15 @@ def compared(
     for candidate, baseline in baselines.items():
         pair = losses_K[[candidate, baseline]]
         if log_tokens_RK is None:
-            warning = "no_interval: one run per cell and too few sizes to tell how noisy a loss is"
-            results[candidate] = finished(curve, pair, (0.0, np.inf, level), 0.0, [warning])
+            caveat = Caveat("no_interval", "one run per cell and too few sizes to tell how noisy a loss is")
+            results[candidate] = multiplier_of(curve, pair, (0.0, np.inf, level), 0.0, [caveat])
             continue
         candidate_R, baseline_R = log_tokens_RK[:, candidate], log_tokens_RK[:, baseline]
         with np.errstate(invalid="ignore"):
             interval = percentile_interval(candidate_R - baseline_R, level)
         # The baseline is a reference point: it does not leave the range, candidates may.
         outside = float(((candidate_R < bottom - 1e-9) | (candidate_R > top + 1e-9)).mean())
-        results[candidate] = finished(curve, pair, (interval.low, interval.high, level), outside, [])
+        results[candidate] = multiplier_of(curve, pair, (interval.low, interval.high, level), outside, [])
     return results
 
 
@@ -80,11 +81,15 @@ def comparison_table(
     baselines: dict[int, int],
     results: dict[int, EffectiveDataMultiplier],
 ) -> pd.DataFrame:
-    """Candidates with settings, losses, their baseline's loss and the multiplier; indexed by cell."""
+    """Candidates with settings, losses, their baseline's loss and the multiplier; indexed by cell.
+
+    Edges and warnings are in words here: the table is what multipliers.csv holds.
+    """
     candidates, against = list(baselines), list(baselines.values())
     settings = [column for column in NUISANCE if column in cells and column not in label]
-    kept = [*CELL, *settings, "settings", "runs", "seeds", "selection_loss", "target_loss", "generic_loss", "edge"]
-    table = cells.loc[candidates, kept].copy()
+    kept = [*CELL, *settings, "settings", "runs", "seeds", "selection_loss", "target_loss", "generic_loss", "edges"]
+    table = cells.loc[candidates, kept].rename(columns={"edges": "edge"})
+    table["edge"] = table["edge"].map(edges_text).astype("object")
     for column in ("target_loss", "generic_loss", "selection_loss", "settings", *settings):
         table[f"baseline_{column}"] = cells.loc[against, column].to_numpy()
     for position, (key, value) in enumerate(label.items()):

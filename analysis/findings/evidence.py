@@ -1,4 +1,4 @@
-"""Everything that figures and report draw on: findings, history, and what the study says of itself."""
+"""What a report is made from: findings, history, and what study.json says of the study."""
 
 import json
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.caveats import Caveat
 from analysis.errors import UserError
 from analysis.findings.study import Findings
 from analysis.runs import load_history
@@ -29,22 +30,23 @@ class Evidence:
         sources = self.study.get("sources", [])
         return [s for s in sources if isinstance(s, dict)] if isinstance(sources, list) else []
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Caveat]:
         """What study.json itself says to distrust: settings that were altered, a mix of numerics."""
-        found = []
+        caveats = []
         altered = self.study.get("altered")
         if isinstance(altered, list) and altered:
             more = f" and {len(altered) - 4} more" if len(altered) > 4 else ""
-            shown = ", ".join(_alteration(item) for item in altered[:4])
-            found.append(f"altered: the study was run with changed settings: {shown}{more}")
+            settings = ", ".join(_altered_setting(item) for item in altered[:4])
+            caveats.append(Caveat("altered", f"the study was run with changed settings: {settings}{more}"))
         budget = self.study.get("budget")
         if isinstance(budget, dict) and budget.get("left_out"):
             left_out = ", ".join(map(str, budget["left_out"]))
-            found.append(f"budget: of the study's grid, what did not fit into {budget.get('budget')}: {left_out}")
-        return found
+            text = f"of the study's grid, what did not fit into {budget.get('budget')}: {left_out}"
+            caveats.append(Caveat("budget", text))
+        return caveats
 
 
-def _alteration(item: Any) -> str:
+def _altered_setting(item: Any) -> str:
     """One changed setting in words."""
     if isinstance(item, dict) and "setting" in item:
         return f"{item['setting']} {item.get('from')} → {item.get('to')}"

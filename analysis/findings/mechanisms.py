@@ -8,16 +8,31 @@ import numpy as np
 import pandas as pd
 
 from analysis.findings.evidence import NotEnoughError
+from analysis.findings.study import Findings
 from analysis.findings.tables import parts
+from analysis.findings.tuning import runs_with
 
 # The share of stage 2 that counts as its first steps, and over which noisy train losses are averaged.
 FIRST_SHARE = 0.1
 
+SeriesByRun = dict[tuple[str, str], pd.DataFrame]
 
-Series = dict[tuple[str, str], pd.DataFrame]
+
+def headline_runs(findings: Findings, tuned: bool = True) -> tuple[pd.DataFrame, float]:
+    """Runs of the headline's group, target size and α (the tuned ones, or all), and that size."""
+    group = findings.groups[0]
+    if group.headline is None:
+        sizes = group.cells.groupby("target_tokens")["replay_fraction"].nunique()
+        tokens, allocation = float(sizes.index[int(sizes.to_numpy().argmax())]), group.largest_allocation
+    else:
+        row = group.headline.row
+        tokens, allocation = float(row["target_tokens"]), float(row["stage2_allocation"])
+    runs = group.runs if tuned else runs_with(findings.done, group.label)
+    plain_or_same = (runs["stage2_allocation"] == allocation) | (runs["replay_fraction"] == 0)
+    return runs[(runs["target_tokens"] == tokens) & plain_or_same], tokens
 
 
-def _series(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[str]) -> Series:
+def _series(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[str]) -> SeriesByRun:
     """The history of `runs` by (run_id, metric), in the order of steps, without missing values."""
     if history is None or history.empty:
         raise NotEnoughError("there is no history.parquet beside the run table")
@@ -139,18 +154,18 @@ def loss_before_stage2(runs: pd.DataFrame, history: pd.DataFrame | None, metric:
     return runs["run_id"].map(seen.groupby("run_id")["value"].last())
 
 
-def sentences(runs: pd.DataFrame, history: pd.DataFrame | None) -> list[str]:
+def mechanism_sentences(runs: pd.DataFrame, history: pd.DataFrame | None) -> list[str]:
     """One sentence for each mechanism that the runs (of one group and target size) can tell about."""
-    found = []
+    lines = []
     with suppress(NotEnoughError):
         jumps = shock(runs, history).groupby("replay_fraction")[["target_jump", "generic_jump", "gradient_jump"]].mean()
-        found += _shock_sentences(jumps)
+        lines += _shock_sentences(jumps)
     with suppress(NotEnoughError):
         gaps = final_gap(runs).groupby("replay_fraction")["gap"].mean()
-        found.append(f"Over-fitting: the target's validation loss ends {_from_to(gaps, 'nats')} above its train loss.")
+        lines.append(f"Over-fitting: the target's validation loss ends {_from_to(gaps, 'nats')} above its train loss.")
     with suppress(NotEnoughError):
-        found.append(_forgetting_sentence(forgetting(runs, history)))
-    return found
+        lines.append(_forgetting_sentence(forgetting(runs, history)))
+    return lines
 
 
 def _shock_sentences(jumps: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.caveats import Caveat
 from analysis.curves.forms import Array
 from analysis.findings.tables import best, parts
 
@@ -98,14 +99,14 @@ class OptimumLaw:
     """ρ*(N, P): −ln(1 − ρ*) = a + b·ln N + c·ln P, by least squares over the optima of a study.
 
     `coefficients` a, b, c (c only where model sizes differ; b only where target sizes do); `intervals` at `level`;
-    `n_points`; `warnings`.
+    `n_points`; `warnings`; `terms_R`, the coefficients in each replicate; `centres`, the means of ln N and ln P.
     """
 
     coefficients: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     level: float
     n_points: int
-    warnings: tuple[str, ...]
+    warnings: tuple[Caveat, ...]
     terms_R: Array
     centres: dict[str, float]
 
@@ -152,14 +153,15 @@ def fit_optimum_law(points: list[tuple[Optimum, float]], level: float) -> Optimu
     terms_R = (solve @ t_MR).T
     tail = (1 - level) / 2
     bounds = np.quantile(terms_R, [tail, 1 - tail], axis=0)
-    warnings = []
-    if any(o.edge for o, _ in points):
-        at_edge = sum(o.edge for o, _ in points)
-        warnings.append(
-            f"edge_replay: {at_edge} of {len(points)} optima are the largest ρ tried; the law is bent towards it"
-        )
+    at_edge = sum(o.edge for o, _ in points)
+    text = f"{at_edge} of {len(points)} optima are the largest ρ tried; the law is bent towards it"
+    caveats = (Caveat("edge_replay", text),) if at_edge else ()
     return OptimumLaw(
-        dict(zip(names, map(float, value), strict=True)),
-        {name: (float(bounds[0, i]), float(bounds[1, i])) for i, name in enumerate(names)},
-        level, len(points), tuple(warnings), terms_R, centres,
-    )  # fmt: skip
+        coefficients=dict(zip(names, map(float, value), strict=True)),
+        intervals={name: (float(bounds[0, i]), float(bounds[1, i])) for i, name in enumerate(names)},
+        level=level,
+        n_points=len(points),
+        warnings=caveats,
+        terms_R=terms_R,
+        centres=centres,
+    )

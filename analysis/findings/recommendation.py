@@ -7,11 +7,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves.noise import Noise
+from analysis.curves.reference_curve import ReferenceCurve
+from analysis.findings.cells import TunedGroup
+from analysis.findings.headline import Headline, asked_row
 from analysis.findings.seeds import seed_means
-from analysis.findings.study import Findings, GroupFindings, asked_row
+from analysis.findings.tuning import CELL, Edge, runs_with
 from analysis.runs import NUISANCE
 
-MOST_SEEDS = 20  # more are no advice
+# More seeds than this are no advice.
+MOST_SEEDS = 20
+Verdict = Literal["replay", "no_replay", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Recommendation:
     """
 
     group: str
-    verdict: Literal["replay", "no_replay", "undecided"]
+    verdict: Verdict
     target_tokens: float
     replay_fraction: float
     replay_range: tuple[float, float]
@@ -45,32 +50,44 @@ class Recommendation:
 
     def as_json(self) -> dict[str, Any]:
         """The recommendation as JSON values; what is infinite or unknown as null."""
-        return {name: _json(value) for name, value in asdict(self).items()}
+        return {name: _json_value(value) for name, value in asdict(self).items()}
 
 
-def _json(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _json(item) for name, item in value.items()}
+        return {name: _json_value(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def recommend(findings: Findings, group: GroupFindings) -> Recommendation | None:
-    """The recommendation for a group; None where replay has no runs without replay at its target size to beat."""
-    row = asked_row(group.multipliers)
+def recommend(
+    group: TunedGroup,
+    *,
+    table: pd.DataFrame,
+    curve: ReferenceCurve | None,
+    headline: Headline | None,
+    done: pd.DataFrame,
+    level: float,
+) -> Recommendation | None:
+    """The recommendation for a group; None where replay has no runs without replay at its target size to beat.
+
+    Args: `table`, its comparisons (from `comparison_table`); `curve` and `headline`, where it has them; `done`, the
+    analysed runs of all groups; `level` of the intervals.
+    """
+    row: Any = asked_row(table)
     if row is None:
         return None
-    level = findings.settings.level
-    noise = group.curve.noise if group.curve is not None else group.seed_noise
+    noise = curve.noise if curve is not None else group.seed_noise
     gain = float(row["baseline_target_loss"] - row["target_loss"])
-    baseline_runs = _baseline(group, row)["runs"]
+    baseline = _baseline_cell(group.cells, row)
+    baseline_runs = baseline["runs"]
     width = noise.half_width(level, row["runs"], baseline_runs) if noise else float("inf")
-    halves_agree, halves = _halves(findings, row, gain)
-    verdict: Literal["replay", "no_replay", "undecided"] = "undecided"
-    if gain - width > 0 and halves_agree and (group.headline is None or group.headline.multiplier.low >= 1):
+    halves_agree, halves = _halves_agree(done, row, gain)
+    verdict: Verdict = "undecided"
+    if gain - width > 0 and halves_agree and (headline is None or headline.multiplier.low >= 1):
         verdict = "replay"
     elif gain + width < 0 and halves_agree:
         verdict = "no_replay"
@@ -78,16 +95,17 @@ def recommend(findings: Findings, group: GroupFindings) -> Recommendation | None
     chosen = {name: row[f"{used}{name}"] for name in NUISANCE if name in row and pd.notna(row[f"{used}{name}"])}
     epochs = chosen.pop("target_epochs", None)
     rho = 0.0 if verdict == "no_replay" else float(row["replay_fraction"])
-    cell = _baseline(group, row) if verdict == "no_replay" else row
-    settle = [*_settling(verdict, row, gain, noise, baseline_runs, level), *halves, *_sharpening(group, row, cell)]
+    cell = baseline if verdict == "no_replay" else group.cells.loc[row.name]
+    settle = [*_settling(verdict, row, gain, noise, baseline_runs, level), *halves]
+    settle += [*_wider_grids(group.cells, row, cell), *_better_curve(row, curve)]
     return Recommendation(
         group=group.name,
         verdict=verdict,
         target_tokens=float(row["target_tokens"]),
         replay_fraction=rho,
-        replay_range=_replay_range(group, row, noise, level),
+        replay_range=_replay_range(group.cells, row, noise, level),
         target_epochs=None if epochs is None else float(epochs),
-        epochs_range=None if epochs is None else _epochs_range(findings, group, cell, chosen, noise),
+        epochs_range=None if epochs is None else _epochs_range(done, {**group.label, **chosen}, cell, noise, level),
         settings=chosen,
         best_replay=float(row["replay_fraction"]),
         gain=gain,
@@ -96,67 +114,58 @@ def recommend(findings: Findings, group: GroupFindings) -> Recommendation | None
         level=level,
         target_loss=float(row["target_loss"]),
         baseline_target_loss=float(row["baseline_target_loss"]),
-        generic_loss=_finite(row["generic_loss"]),
-        baseline_generic_loss=_finite(row["baseline_generic_loss"]),
+        generic_loss=_finite_or_none(row["generic_loss"]),
+        baseline_generic_loss=_finite_or_none(row["baseline_generic_loss"]),
         settle=tuple(settle),
     )
 
 
-def _finite(value: Any) -> float | None:
+def _finite_or_none(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _baseline(group: GroupFindings, row: "pd.Series[Any]") -> "pd.Series[Any]":
+def _baseline_cell(cells: pd.DataFrame, row: "pd.Series[Any]") -> "pd.Series[Any]":
     """The cell without replay that a row is compared with."""
-    cells = group.cells[(group.cells["replay_fraction"] == 0) & (group.cells["target_tokens"] == row["target_tokens"])]
-    return cells.loc[cells["stage2_allocation"].idxmax()]
+    plain = cells[(cells["replay_fraction"] == 0) & (cells["target_tokens"] == row["target_tokens"])]
+    return plain.loc[plain["stage2_allocation"].idxmax()]
 
 
-def _replay_range(
-    group: GroupFindings, row: "pd.Series[Any]", noise: Noise | None, level: float
-) -> tuple[float, float]:
+def _replay_range(cells: pd.DataFrame, row: "pd.Series[Any]", noise: Noise | None, level: float) -> tuple[float, float]:
     """The fractions whose loss cannot be told from the best one's, from the least to the largest."""
-    cells = group.cells
     at = cells[(cells["target_tokens"] == row["target_tokens"])]
     at = at[(at["stage2_allocation"] == row["stage2_allocation"]) | (at["replay_fraction"] == 0)]
     best = at.loc[at["selection_loss"].idxmin()]
-    alike = at if noise is None else at[_alike(at["target_loss"], at["runs"], best, noise, level)]
+    alike = at if noise is None else at[_as_good(at["target_loss"], at["runs"], best, noise, level)]
     return float(alike["replay_fraction"].min()), float(alike["replay_fraction"].max())
 
 
-def _alike(losses: Any, runs: Any, best: Any, noise: Noise, level: float) -> list[bool]:
+def _as_good(losses: Any, runs: Any, best: Any, noise: Noise, level: float) -> list[bool]:
+    """Which mean losses the noise of the runs cannot tell from the best one."""
     pairs = zip(losses, runs, strict=True)
     return [loss - best["target_loss"] <= noise.half_width(level, n, best["runs"]) for loss, n in pairs]
 
 
 def _epochs_range(
-    findings: Findings, group: GroupFindings, cell: "pd.Series[Any]", chosen: dict[str, Any], noise: Noise | None
+    done: pd.DataFrame, settings: dict[str, Any], cell: "pd.Series[Any]", noise: Noise | None, level: float
 ) -> tuple[float, float]:
-    """The numbers of epochs whose selection loss cannot be told from the best one's, all else as chosen."""
-    done, level = findings.done, findings.settings.level
-    wanted = {**group.label, **chosen, **{name: cell[name] for name in ("target_tokens", "replay_fraction")}}
-    wanted["stage2_allocation"] = cell["stage2_allocation"]
-    alike = np.ones(len(done), dtype=bool)
-    for name, value in wanted.items():
-        alike &= (done[name].isna() if pd.isna(value) else done[name] == value).to_numpy()
-    runs = done[alike]
-    column = "target_loss_selection" if _has_selection(findings) else "target_loss"
+    """The numbers of epochs whose selection loss cannot be told from the best one's, all else as in `settings`."""
+    runs = runs_with(done, {**settings, **{name: cell[name] for name in CELL}})
+    column = "target_loss_selection" if _has_selection(done) else "target_loss"
     means = seed_means(runs["target_epochs"], runs["seeds"], runs[column].to_numpy(dtype=float))
     epochs = np.unique(runs["target_epochs"])
     best = {"target_loss": means.means.min(), "runs": means.counts[means.means.argmin()]}
     if noise is not None:
-        epochs = epochs[_alike(means.means, means.counts, best, noise, level)]
+        epochs = epochs[_as_good(means.means, means.counts, best, noise, level)]
     return float(epochs.min()), float(epochs.max())
 
 
-def _has_selection(findings: Findings) -> bool:
-    done = findings.done
+def _has_selection(done: pd.DataFrame) -> bool:
     return "target_loss_selection" in done and not done["target_loss_selection"].isna().any()
 
 
-def _halves(findings: Findings, row: "pd.Series[Any]", gain: float) -> tuple[bool, list[str]]:
+def _halves_agree(done: pd.DataFrame, row: "pd.Series[Any]", gain: float) -> tuple[bool, list[str]]:
     """Whether both halves of the validation set see the gain with one sign, and what to do where they do not."""
-    if not _has_selection(findings):
+    if not _has_selection(done):
         return True, []
     other = float(row["baseline_selection_loss"] - row["selection_loss"])
     if other * gain > 0:
@@ -179,7 +188,7 @@ def seeds_needed(gain: float, noise: Noise, runs: float, baseline_runs: float, l
 
 
 def _settling(
-    verdict: str, row: "pd.Series[Any]", gain: float, noise: Noise | None, baseline_runs: float, level: float
+    verdict: Verdict, row: "pd.Series[Any]", gain: float, noise: Noise | None, baseline_runs: float, level: float
 ) -> list[str]:
     """Seeds: what an undecided comparison lacks first."""
     where = f"at ρ = 0 and ρ = {row['replay_fraction']:.3g} (schedule.order_seed, schedule.subset_seed)"
@@ -196,20 +205,25 @@ def _settling(
     return [f"about {more} more seed{'s' if more > 1 else ''} {where}"]
 
 
-def _sharpening(group: GroupFindings, row: "pd.Series[Any]", cell: "pd.Series[Any]") -> list[str]:
-    """Where the best lies on the edge of what was tried, and where the curve does not reach."""
-    found = []
-    tried = group.cells[group.cells["target_tokens"] == row["target_tokens"]]
-    for at_edge in (cell, _baseline(group, row)):
-        for edge in filter(None, str(at_edge["edge"]).split("; ")):
-            name, value, *_ = edge.split()
-            side = "above" if edge.endswith("largest tried") else "below"
-            where = f"{name} {side} {value} at ρ = {at_edge['replay_fraction']:.3g}"
-            found += [where] if where not in found else []
-    if row["replay_fraction"] == tried["replay_fraction"].max() and row["target_loss"] < row["baseline_target_loss"]:
-        found.append(f"larger replay fractions than {row['replay_fraction']:.3g} (schedule.replay_fraction)")
+def _wider_grids(cells: pd.DataFrame, row: "pd.Series[Any]", cell: "pd.Series[Any]") -> list[str]:
+    """Where the best lies on the edge of what was tried; `row` is compared, `cell` is what to use."""
+    advice: dict[str, None] = {}
+    for at_edge in (cell, _baseline_cell(cells, row)):
+        edges: tuple[Edge, ...] = at_edge["edges"]
+        for edge in edges:
+            side = "above" if edge.side == "largest" else "below"
+            advice[f"{edge.column} {side} {edge.value:g} at ρ = {at_edge['replay_fraction']:.3g}"] = None
+    tried = cells.loc[cells["target_tokens"] == row["target_tokens"], "replay_fraction"]
+    if row["replay_fraction"] == tried.max() and row["target_loss"] < row["baseline_target_loss"]:
+        advice[f"larger replay fractions than {row['replay_fraction']:.3g} (schedule.replay_fraction)"] = None
+    return list(advice)
+
+
+def _better_curve(row: "pd.Series[Any]", curve: ReferenceCurve | None) -> list[str]:
+    """What the runs without replay lack."""
+    advice = []
     if row["baseline_settings"] == 1:
-        found.append("tuning the runs without replay (schedule.target_epochs, the learning rate)")
-    if group.curve is None or len(group.curve.target_tokens) < 3:
-        found.append("for what it is worth in data: ρ = 0 at smaller target sizes (schedule.target_share=1/2,1/4)")
-    return found
+        advice.append("tuning the runs without replay (schedule.target_epochs, the learning rate)")
+    if curve is None or len(curve.target_tokens) < 3:
+        advice.append("for what it is worth in data: ρ = 0 at smaller target sizes (schedule.target_share=1/2,1/4)")
+    return advice

@@ -1,30 +1,10 @@
 """Does replay help where target and generic text are unrelated? Distance against multiplier and best ρ (study 14)."""
 
-# Shape suffixes in names:
-# ruff: noqa: N803
-
 import numpy as np
 import pandas as pd
 
-from analysis.curves.forms import Array
 from analysis.findings.evidence import Evidence, NotEnoughError
 from analysis.findings.mechanisms import loss_before_stage2
-
-
-def jensen_shannon_divergence(counts_V: Array, other_counts_V: Array) -> float:
-    """Jensen–Shannon divergence of two token frequencies, nats, from 0 (equal) to ln 2 (disjoint) (Lin 1991).
-
-    Args: counts of each of V vocabulary entries in two texts, at least zero, not all zero. Raises ValueError otherwise.
-    """
-    counts = [np.asarray(c, dtype=float).ravel() for c in (counts_V, other_counts_V)]
-    if len(counts[0]) != len(counts[1]):
-        raise ValueError(f"the counts are over {len(counts[0])} and {len(counts[1])} vocabulary entries")
-    if any((c < 0).any() or not np.isfinite(c).all() or c.sum() == 0 for c in counts):
-        raise ValueError("counts must be finite, at least zero and not all zero")
-    p, q = (c / c.sum() for c in counts)
-    middle = (p + q) / 2
-    entropies = [float(-(v[v > 0] * np.log(v[v > 0])).sum()) for v in (middle, p, q)]
-    return min(max(entropies[0] - (entropies[1] + entropies[2]) / 2, 0.0), float(np.log(2)))
 
 
 def relatedness(evidence: Evidence) -> pd.DataFrame:

@@ -3,113 +3,75 @@
 # Shape suffixes in names:
 # ruff: noqa: N806
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
+from analysis.caveats import Caveat
 from analysis.curves.multiplier import EffectiveDataMultiplier
 from analysis.curves.noise import Noise
-from analysis.curves.reference_curve import CurveError, ReferenceCurve
-from analysis.errors import UserError
-from analysis.findings.cells import baseline_warnings, reference_cells, with_losses
-from analysis.findings.comparison import (
-    CELL,
-    baselines_of,
-    best_replay_cells,
-    compared,
-    comparison_table,
-    replicates_of,
-)
-from analysis.findings.optimum import Optimum, replay_optima
-from analysis.findings.tuning import completed, tuned_runs
+from analysis.curves.reference_curve import ReferenceCurve
+from analysis.errors import CurveError, UserError
+from analysis.findings.cells import TunedGroup, reference_cells, tuned_group
+from analysis.findings.comparison import baselines_of, comparison_table, multipliers_of, replicates_of
+from analysis.findings.headline import Headline, headline_of
+from analysis.findings.optimum import Optimum, OptimumLaw, fit_optimum_law, replay_optima
+from analysis.findings.recommendation import Recommendation, recommend
+from analysis.findings.tuning import CELL, GROUP, completed_runs, tuned_runs
 
-GROUP = ("target", "generic", "model", "mode", "total_tokens")
 MOST_CELLS = 20_000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to analyse: the reference curve's `form`, the intervals' `level`, bootstrap `replicates` and `seed`, and
-    `axes`, nuisance columns that are compared instead of tuned."""
+    """How to analyse: the reference curve's `form`, the intervals' `level`, `n_resamples` and `seed` of the bootstrap,
+    and `axes`, nuisance columns that are compared instead of tuned."""
 
     form: str = "auto"
     level: float = 0.9
-    replicates: int = 10_000
+    n_resamples: int = 10_000
     seed: int = 0
     axes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Headline:
-    """The comparison that answers the question for one group.
+@dataclass(frozen=True, kw_only=True)
+class GroupFindings(TunedGroup):
+    """What the runs of one group say.
 
-    `row`, the best replay cell's row of `multipliers`; `multiplier`; (`rho_low`, `rho_high`), between which the best
-    fraction lies in the central part of the replicates; `largest_tried`, whether it is the largest ρ tried.
+    `curve`, its own or another mode's, None with a `reason` where there is none; `multipliers`, a row for each cell
+    that has a baseline at its N, indexed like `cells`; `results`, the same as objects; `optima`; `headline`, None where
+    nothing can be compared; `recommendation`, None where replay has no baseline to beat.
     """
 
-    row: "pd.Series[Any]"
-    multiplier: EffectiveDataMultiplier
-    rho_low: float
-    rho_high: float
-    largest_tried: bool
-
-    @property
-    def untuned(self) -> bool:
-        """Whether the baseline was run with one nuisance setting only."""
-        return bool(self.row["baseline_settings"] == 1)
-
-
-@dataclass(frozen=True)
-class GroupFindings:
-    """One target, generic text, model, mode and total tokens.
-
-    `cells`, a row for each (N, α, ρ) with its tuned losses; `runs`, the runs at the chosen settings (column `cell`);
-    `curve`, None with a `reason` where there is none; `multipliers`, a row for each cell that has a baseline at its N,
-    indexed like `cells`; `results`, the same as objects; `optima`; `headline`, None where nothing can be compared.
-    """
-
-    label: dict[str, Any]
-    cells: pd.DataFrame
-    runs: pd.DataFrame
-    seed_noise: Noise | None
     curve: ReferenceCurve | None
     reason: str
     multipliers: pd.DataFrame
     results: dict[int, EffectiveDataMultiplier]
     optima: tuple[Optimum, ...]
     headline: Headline | None
-    warnings: tuple[str, ...]
+    recommendation: Recommendation | None
 
     @property
-    def name(self) -> str:
-        """The label in words, for titles."""
-        parts = [str(self.label[key]) for key in ("target", "model", "mode") if self.label[key]]
-        extra = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                 for key, value in self.label.items() if key not in GROUP]  # fmt: skip
-        return ", ".join(parts + extra) or "all runs"
-
-    @property
-    def parameters(self) -> float:
-        """Parameters of the model, NaN where the table does not say or says several."""
-        if "parameters" not in self.runs or self.runs["parameters"].nunique(dropna=False) != 1:
-            return float("nan")
-        return float(self.runs["parameters"].iloc[0])
+    def noise(self) -> Noise | None:
+        """The noise of one run that intervals are made with."""
+        return self.curve.noise if self.curve is not None else self.seed_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """What a run table says.
 
     `runs`, the whole table; `done`, the runs that were analysed; `groups`, the first is the one that the answer begins
-    with; `warnings` about the table as a whole; `settings`.
+    with; `optimum_law`, ρ*(N, P) over the groups of its target and mode, None where their optima do not allow one;
+    `warnings` about the table as a whole; `settings`.
     """
 
     runs: pd.DataFrame
     done: pd.DataFrame
     groups: tuple[GroupFindings, ...]
-    warnings: tuple[str, ...]
+    optimum_law: OptimumLaw | None
+    warnings: tuple[Caveat, ...]
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -126,27 +88,34 @@ def analyse(runs: pd.DataFrame, settings: Settings | None = None) -> Findings:
     rather than set (more than 20,000 distinct cells).
     """
     settings = settings or Settings()
-    done = _analysable(runs, settings)
+    done = _analysable_runs(runs, settings)
     tuned = tuned_runs(done, settings.axes)
     if len(tuned.cells) > MOST_CELLS:
         raise UserError(
             f"the table has {len(tuned.cells):,} different settings of target_tokens, replay_fraction and the other "
             f"axes, more than {MOST_CELLS:,}: they look measured rather than set"
         )
-    warnings = [*runs.attrs.get("warnings", []), *_status_warnings(runs, len(done)), *tuned.warnings]
     columns = [*GROUP, *settings.axes]
-    groups = []
-    for key, cells in tuned.cells.groupby(columns, dropna=False, sort=True):
-        label = dict(zip(columns, key, strict=True))
-        chosen = tuned.runs[tuned.runs["cell"].isin(cells.index)]
-        near_best = tuned.near_best[tuned.near_best["cell"].isin(cells.index)]
-        groups.append(_with_own_curve(label, with_losses(cells, chosen, near_best), chosen, settings))
-    finished = [_compared(_borrowing(group, groups), settings) for group in groups]
-    finished.sort(key=lambda group: (group.headline is not None, len(group.multipliers)), reverse=True)
-    return Findings(runs, done, tuple(finished), tuple(warnings), settings)
+    tuned_groups = [
+        tuned_group(dict(zip(columns, key, strict=True)), cells, tuned)
+        for key, cells in tuned.cells.groupby(columns, dropna=False, sort=True)
+    ]
+    groups = [
+        _group_findings(group, curve, done, settings)
+        for group, curve in zip(tuned_groups, _curves_of(tuned_groups, settings.form), strict=True)
+    ]
+    groups.sort(key=lambda group: (group.headline is not None, len(group.multipliers)), reverse=True)
+    return Findings(
+        runs=runs,
+        done=done,
+        groups=tuple(groups),
+        optimum_law=_optimum_law(groups, settings.level),
+        warnings=(*runs.attrs.get("warnings", []), *_status_caveats(runs, len(done)), *tuned.warnings),
+        settings=settings,
+    )
 
 
-def _analysable(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def _analysable_runs(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     if "study" in runs:
         studies = sorted({str(study) for study in runs["study"].unique() if study})
         if len(studies) > 1:
@@ -154,113 +123,125 @@ def _analysable(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     unknown = [axis for axis in settings.axes if axis not in runs]
     if unknown:
         raise UserError(*(f"the table has no column {axis} to compare" for axis in unknown))
-    done = completed(runs)
+    done = completed_runs(runs)
     if done.empty:
         raise UserError("no run of the table is done: there is nothing to analyse")
     return done
 
 
-def _status_warnings(runs: pd.DataFrame, n_done: int) -> list[str]:
+def _status_caveats(runs: pd.DataFrame, n_done: int) -> list[Caveat]:
     counts = runs["status"].value_counts()
-    found = []
+    caveats = []
     for status, words in (("failed", "failed"), ("pending", "are still pending")):
         if counts.get(status, 0):
-            found.append(f"incomplete: {counts[status]} of {len(runs)} runs {words}; they are left out")
+            text = f"{counts[status]} of {len(runs)} runs {words}; they are left out"
+            caveats.append(Caveat("incomplete", text))
     diverged = int(counts.get("done", 0)) - n_done
     if diverged:
-        found.append(f"diverged: {diverged} of {len(runs)} runs ended without a finite target loss; they are left out")
-    return found
+        text = f"{diverged} of {len(runs)} runs ended without a finite target loss; they are left out"
+        caveats.append(Caveat("diverged", text))
+    return caveats
 
 
-def _with_own_curve(
-    label: dict[str, Any],
-    cells_noise_warnings: tuple[pd.DataFrame, Noise | None, list[str]],
-    runs: pd.DataFrame,
-    settings: Settings,
-) -> GroupFindings:
-    """A group with, where its runs without replay allow one, its reference curve; first argument as `with_losses`."""
-    cells, seed_noise, warnings = cells_noise_warnings
-    points = cells[reference_cells(cells)]
-    warnings += baseline_warnings(points)
-    curve, reason = None, "there is no run without replay (replay_fraction = 0) to compare with"
-    if len(points):
-        try:
-            curve = ReferenceCurve.fit(
-                points["target_tokens"].to_numpy(),
-                points["target_loss"].to_numpy(),
-                settings.form,
-                counts=points["runs"].to_numpy(),
-                seed_noise=seed_noise,
-            )
-            reason = ""
-        except CurveError as error:
-            reason = "; ".join(error.problems)
-    empty = comparison_table(label, cells, {}, {})
-    return GroupFindings(label, cells, runs, seed_noise, curve, reason, empty, {}, (), None, tuple(warnings))
+@dataclass(frozen=True, kw_only=True)
+class _GroupCurve:
+    """The reference curve of a group, None with a `reason` where there is none; `caveats` name a `borrowed` one."""
+
+    curve: ReferenceCurve | None
+    reason: str = ""
+    borrowed: bool = False
+    caveats: tuple[Caveat, ...] = ()
 
 
-def _borrowing(group: GroupFindings, groups: list[GroupFindings]) -> GroupFindings:
-    """The group with the curve of another mode of the same target and model, where it has none of its own.
+def _curves_of(groups: Sequence[TunedGroup], form: str) -> list[_GroupCurve]:
+    """For every group its own curve, or, where its runs allow none, one that another group lends."""
+    own = [_own_curve(group, form) for group in groups]
+    lenders = [(group, mine.curve) for group, mine in zip(groups, own, strict=True) if mine.curve is not None]
+    return [
+        mine if mine.curve is not None else _borrowed_curve(group, lenders, mine)
+        for group, mine in zip(groups, own, strict=True)
+    ]
+
+
+def _own_curve(group: TunedGroup, form: str) -> _GroupCurve:
+    points = group.cells[reference_cells(group.cells)]
+    if points.empty:
+        return _GroupCurve(curve=None, reason="there is no run without replay (replay_fraction = 0) to compare with")
+    try:
+        curve = ReferenceCurve.fit(
+            points["target_tokens"].to_numpy(),
+            points["target_loss"].to_numpy(),
+            form,
+            counts=points["runs"].to_numpy(),
+            seed_noise=group.seed_noise,
+        )
+    except CurveError as error:
+        return _GroupCurve(curve=None, reason="; ".join(error.problems))
+    return _GroupCurve(curve=curve)
+
+
+def _borrowed_curve(
+    group: TunedGroup, lenders: Sequence[tuple[TunedGroup, ReferenceCurve]], own: _GroupCurve
+) -> _GroupCurve:
+    """The curve of another mode of the same target and model; `own`, which has none, where nobody lends one.
 
     The paper does so: its fine-tuning losses are read off the mid-training reference curve.
     """
-    if group.curve is not None:
-        return group
     same = ("target", "generic", "model")
-    lenders = [
-        other
-        for other in groups
-        if other.curve is not None and all(other.label[key] == group.label[key] for key in same)
+    fitting = [
+        (other, curve)
+        for other, curve in lenders
+        if all(other.label[key] == group.label[key] for key in same)
         and other.label["mode"] != group.label["mode"]
         and (other.label["total_tokens"] == group.label["total_tokens"] or pd.isna(group.label["total_tokens"]))
-    ]  # fmt: skip
-    if not lenders or not reference_cells(group.cells).any():
-        return group
-    lender = max(lenders, key=lambda other: len(other.cells))
-    warning = f"borrowed_curve: losses are read off the reference curve of {lender.name} ({group.reason})"
-    return replace(group, curve=lender.curve, reason="", warnings=(*group.warnings, warning))
-
-
-def _compared(group: GroupFindings, settings: Settings) -> GroupFindings:
-    """The group with its multipliers, optima and headline."""
-    reference = reference_cells(group.cells)
-    baselines = baselines_of(group.cells, reference)
-    log_tokens_RK, losses_RK, results = None, None, {}
-    if group.curve is not None:
-        own = not any(w.startswith("borrowed_curve") for w in group.warnings)
-        drawn = replicates_of(group.curve, group.cells, reference, own, settings.replicates, settings.seed)
-        if drawn is not None:
-            log_tokens_RK, losses_RK = drawn
-        results = compared(group.curve, group.cells, baselines, log_tokens_RK, settings.level)
-    table = comparison_table(group.label, group.cells, baselines, results)
-    optima = tuple(replay_optima(group.cells, losses_RK, settings.level))
-    return replace(group, multipliers=table, results=results, optima=optima, headline=_headline(table, results, optima))
-
-
-def _headline(
-    table: pd.DataFrame, results: dict[int, EffectiveDataMultiplier], optima: tuple[Optimum, ...]
-) -> Headline | None:
-    """The comparison of `asked_row` with its multiplier and the range of the best fraction."""
-    row: Any = asked_row(table)
-    if row is None or not results:
-        return None
-    at = [
-        o for o in optima if (o.target_tokens, o.stage2_allocation) == (row["target_tokens"], row["stage2_allocation"])
     ]
-    low, high = (at[0].low, at[0].high) if at else (row["replay_fraction"],) * 2
-    largest = bool(at and row["replay_fraction"] == at[0].best_replay and at[0].edge)
-    return Headline(row, results[int(row.name)], float(low), float(high), largest)
+    if not fitting or not reference_cells(group.cells).any():
+        return own
+    lender, curve = max(fitting, key=lambda pair: len(pair[0].cells))
+    text = f"losses are read off the reference curve of {lender.name} ({own.reason})"
+    return _GroupCurve(curve=curve, borrowed=True, caveats=(Caveat("borrowed_curve", text),))
 
 
-def asked_row(table: pd.DataFrame) -> "pd.Series[Any] | None":
-    """The best replay cell at the target size where most was tried (then most runs, then the smallest size).
+def _group_findings(group: TunedGroup, fitted: _GroupCurve, done: pd.DataFrame, settings: Settings) -> GroupFindings:
+    """Everything that is found in one group."""
+    cells, curve = group.cells, fitted.curve
+    reference = reference_cells(cells)
+    baselines = baselines_of(cells, reference)
+    log_tokens_RK, losses_RK, results = None, None, {}
+    if curve is not None:
+        replicates = replicates_of(curve, cells, reference, not fitted.borrowed, settings.n_resamples, settings.seed)
+        log_tokens_RK, losses_RK = replicates or (None, None)
+        results = multipliers_of(curve, cells, baselines, log_tokens_RK, settings.level)
+    table = comparison_table(group.label, cells, baselines, results)
+    optima = tuple(replay_optima(cells, losses_RK, settings.level))
+    headline = headline_of(table, cells, results, optima)
+    return GroupFindings(
+        label=group.label,
+        cells=cells,
+        runs=group.runs,
+        seed_noise=group.seed_noise,
+        warnings=(*group.warnings, *fitted.caveats),
+        curve=curve,
+        reason=fitted.reason,
+        multipliers=table,
+        results=results,
+        optima=optima,
+        headline=headline,
+        recommendation=recommend(group, table=table, curve=curve, headline=headline, done=done, level=settings.level),
+    )
 
-    The size is chosen by what was tried, never by what was found. None where replay has no baseline.
-    """
-    best = best_replay_cells(table)
-    if best.empty:
+
+def _optimum_law(groups: Sequence[GroupFindings], level: float) -> OptimumLaw | None:
+    """ρ*(N, P) over the optima of all groups of the first one's target and mode, None where they do not allow one."""
+    first = groups[0].label
+    points = [
+        (optimum, group.parameters)
+        for group in groups
+        if all(group.label[key] == first[key] for key in ("target", "mode"))
+        for optimum in group.optima
+        if optimum.stage2_allocation == group.largest_allocation
+    ]
+    try:
+        return fit_optimum_law(points, level)
+    except ValueError:
         return None
-    replay = table[table["replay_fraction"] > 0]
-    sizes = replay.groupby("target_tokens").agg(tried=("replay_fraction", "size"), runs=("runs", "sum")).reset_index()
-    order = np.lexsort((sizes["target_tokens"], -sizes["runs"], -sizes["tried"]))
-    return best[best["target_tokens"] == sizes["target_tokens"].iloc[order[0]]].iloc[0]

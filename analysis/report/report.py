@@ -10,18 +10,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves.form_choice import FORMULAS
-from analysis.curves.multiplier import shown_interval, shown_multiplier
+from analysis.curves.multiplier import EffectiveDataMultiplier, interval_text, multiplier_text
 from analysis.files import write_atomically
 from analysis.findings.evidence import Evidence
-from analysis.findings.mechanisms import sentences
-from analysis.findings.recommendation import recommend
+from analysis.findings.mechanisms import headline_runs, mechanism_sentences
 from analysis.findings.study import Findings, GroupFindings
 from analysis.findings.tables import rows as table_rows
-from analysis.report.answer import all_warnings, answer, group_answer, recommended, shown_share
+from analysis.findings.tuning import Edge, edges_text
+from analysis.report.answer import all_warnings, answer, group_answer, percent_text, recommendation_text
 from analysis.report.figures import draw_all
 from analysis.report.figures.canvas import Drawing, short_tokens
-from analysis.report.figures.mechanisms import headline_runs
-from analysis.report.figures.scaling import optimum_law
 
 MOST_ROWS = 200
 MOST_GROUPS = 20
@@ -44,7 +42,7 @@ def write_report(evidence: Evidence, out: Path) -> list[Path]:
     figures, left_out = draw_all(evidence)
     written = [path for drawing in figures for path in drawing.save(out / "figures")]
     context = report_context(evidence, figures, left_out)
-    recommendations = [found.as_json() for group in findings.groups if (found := recommend(findings, group))]
+    recommendations = [group.recommendation.as_json() for group in findings.groups if group.recommendation]
     for name, content in (
         ("multipliers.csv", findings.multipliers.to_csv(index=False)),
         ("recommendation.json", json.dumps(recommendations, indent=1, ensure_ascii=False) + "\n"),
@@ -59,15 +57,13 @@ def write_report(evidence: Evidence, out: Path) -> list[Path]:
 def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tuple[str, str]]) -> dict[str, Any]:
     """Everything that the templates show."""
     findings, study = evidence.findings, evidence.study
-    first = findings.groups[0]
     return {
         "title": study.get("title") or study.get("name") or _study_name(findings.runs),
         "answer": answer(findings),
-        "recommendation": recommended(first, recommend(findings, first)),
+        "recommendation": recommendation_text(findings.groups[0]),
         "further_answers": [
-            (group.name, f"{group_answer(group, advice)} {recommended(group, advice)}")
+            (group.name, f"{group_answer(group)} {recommendation_text(group)}")
             for group in findings.groups[1:MOST_GROUPS]
-            for advice in (recommend(findings, group),)
         ],
         "warnings": all_warnings(findings) + evidence.warnings(),
         "figures": [
@@ -85,9 +81,9 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
             t for group in findings.groups[:MOST_GROUPS] for t in _group_tables(group, len(findings.groups) > 1)
         ],
         "provenance": _provenance(findings, study),
-        "sources": [_shown_source(source) for source in evidence.sources()],
-        "mechanisms": sentences(headline_runs(findings)[0], evidence.history),
-        "law": _law(findings),
+        "sources": [_source_text(source) for source in evidence.sources()],
+        "mechanisms": mechanism_sentences(headline_runs(findings)[0], evidence.history),
+        "law": _optimum_law_text(findings),
         "method": _method(findings),
         "command": study.get("command", ""),
     }
@@ -103,46 +99,47 @@ def _group_tables(group: GroupFindings, named: bool) -> list[Table]:
     tables = []
     if len(group.results):
         columns = ["N", "ρ", "α", "target loss", "ρ = 0", "generic loss", "worth", "interval", "runs", "chosen"]
-        shown = group.multipliers.head(MOST_ROWS)
-        rows = [_multiplier_row(row, group.results[int(cell)]) for cell, row in table_rows(shown)]
-        tables.append(Table(f"Multipliers{suffix}", columns, rows, _cut(len(group.multipliers))))
-    shown = group.cells.head(MOST_ROWS)
-    rows = [_cell_row(row) for _, row in table_rows(shown)]
+        rows = [
+            _multiplier_row(row, group.cells.loc[cell, "edges"], group.results[int(cell)])
+            for cell, row in table_rows(group.multipliers.head(MOST_ROWS))
+        ]
+        tables.append(Table(f"Multipliers{suffix}", columns, rows, _note_on_cut(len(group.multipliers))))
+    rows = [_cell_row(row) for _, row in table_rows(group.cells.head(MOST_ROWS))]
     columns = ["N", "ρ", "α", "target loss", "generic loss", "settings tried", "chosen", "runs"]
-    tables.append(Table(f"Tuned cells{suffix}", columns, rows, _cut(len(group.cells))))
+    tables.append(Table(f"Tuned cells{suffix}", columns, rows, _note_on_cut(len(group.cells))))
     if group.curve is not None:
         tables.append(_form_table(group, suffix))
     return tables
 
 
-def _cut(rows: int) -> str:
+def _note_on_cut(rows: int) -> str:
     return f"The first {MOST_ROWS} of {rows:,} rows; the others are in multipliers.csv." if rows > MOST_ROWS else ""
 
 
-def _multiplier_row(row: "pd.Series[Any]", result: Any) -> list[str]:
+def _multiplier_row(row: "pd.Series[Any]", edges: Any, result: EffectiveDataMultiplier) -> list[str]:
     return [
         short_tokens(row["target_tokens"]),
-        shown_share(row["replay_fraction"]),
+        percent_text(row["replay_fraction"]),
         f"{row['stage2_allocation']:g}",
         f"{row['target_loss']:.4f}",
         f"{row['baseline_target_loss']:.4f}",
         _nats(row["generic_loss"]),
-        shown_multiplier(result),
-        shown_interval(result.low, result.high, result.level),
+        multiplier_text(result),
+        interval_text(result.low, result.high, result.level),
         str(row["runs"]),
-        _chosen(row),
+        _settings_text(row, edges),
     ]
 
 
 def _cell_row(row: "pd.Series[Any]") -> list[str]:
     return [
         short_tokens(row["target_tokens"]),
-        shown_share(row["replay_fraction"]),
+        percent_text(row["replay_fraction"]),
         f"{row['stage2_allocation']:g}",
         f"{row['target_loss']:.4f}",
         _nats(row["generic_loss"]),
         str(row["settings"]),
-        _chosen(row),
+        _settings_text(row, row["edges"]),
         str(row["runs"]),
     ]
 
@@ -151,12 +148,13 @@ def _nats(value: float) -> str:
     return f"{value:.4f}" if np.isfinite(value) else "–"
 
 
-def _chosen(row: "pd.Series[Any]") -> str:
+def _settings_text(row: "pd.Series[Any]", edges: tuple[Edge, ...]) -> str:
+    """The settings that were chosen for a cell, and which of them lie on the edge of what was tried."""
     words = {"target_epochs": "E", "stage1_lr": "LR 1", "stage2_lr": "LR 2", "weight_decay": "decay"}
-    shown = [f"{word} {row[column]:g}" for column, word in words.items() if column in row and pd.notna(row[column])]
+    settings = [f"{word} {row[column]:g}" for column, word in words.items() if column in row and pd.notna(row[column])]
     if row.get("lr_schedule"):
-        shown.append(str(row["lr_schedule"]))
-    return ", ".join(shown) + (f" (edge: {row['edge']})" if row["edge"] else "")
+        settings.append(str(row["lr_schedule"]))
+    return ", ".join(settings) + (f" (edge: {edges_text(edges)})" if edges else "")
 
 
 def _form_table(group: GroupFindings, suffix: str) -> Table:
@@ -208,16 +206,15 @@ def _in_words(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _shown_source(source: dict[str, Any]) -> str:
+def _source_text(source: dict[str, Any]) -> str:
     """What study.json says of one text source, fingerprints shortened."""
     return _in_words({key: str(v)[:12] if key.endswith("fingerprint") else v for key, v in source.items()})
 
 
-def _law(findings: Findings) -> str:
+def _optimum_law_text(findings: Findings) -> str:
     """The fitted ρ*(N, P) in a sentence, "" where the optima do not allow one."""
-    try:
-        law = optimum_law(findings)
-    except ValueError:
+    law = findings.optimum_law
+    if law is None:
         return ""
     words = {"b": "ln N", "c": "ln P"}
     terms = [
@@ -225,7 +222,7 @@ def _law(findings: Findings) -> str:
         for name, (low, high) in law.intervals.items()
         if name in words
     ]
-    warnings = f" {' '.join(w.split(': ', 1)[-1].capitalize() + '.' for w in law.warnings)}" if law.warnings else ""
+    warnings = "".join(f" {caveat.text.capitalize()}." for caveat in law.warnings)
     return (
         f"Best replay over {law.n_points} optima: the stage-2 length −ln(1 − ρ*) changes by {' and '.join(terms)}, "
         f"about its mean {law.coefficients['a']:.3f}.{warnings}"
@@ -244,7 +241,7 @@ def _method(findings: Findings) -> list[str]:
         if s.form == "auto"
         else f"The reference curve has the form {s.form}, which was asked for.",
         "The multiplier is the ratio of the effective tokens of a run with replay to those of the run without replay "
-        f"at the same N. Its {100 * s.level:g} % interval comes from {s.replicates:,} bootstrap replicates (seed "
+        f"at the same N. Its {100 * s.level:g} % interval comes from {s.n_resamples:,} bootstrap replicates (seed "
         f"{s.seed}) that redraw every loss and the curve with the noise named below, and the noise itself by its "
         "degrees of freedom.",
         "The range of ρ to keep holds the fractions that win in the central part of the replicates.",

@@ -26,10 +26,10 @@ DRAWERS = (
 
 def draw_all(evidence: Evidence) -> tuple[list[Drawing], list[tuple[str, str]]]:
     """The figures that the table supports, and (name, reason) of those that it does not."""
-    drawn, left_out = [], []
+    drawings, left_out = [], []
     for draw in DRAWERS:
         try:
-            drawn.append(draw(evidence))
+            drawings.append(draw(evidence))
         except NotEnoughError as reason:
             left_out.append((draw.__name__.replace("_", " "), str(reason)))
-    return drawn, left_out
+    return drawings, left_out

@@ -5,40 +5,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.findings import mechanisms as why
+from analysis.findings import mechanisms
 from analysis.findings.evidence import Evidence, NotEnoughError
-from analysis.findings.study import Findings
+from analysis.findings.mechanisms import headline_runs
 from analysis.findings.tables import parts
 from analysis.report.figures.canvas import BLACK, Drawing, drawer, legend_above, panels, series_style, short_tokens
 from analysis.report.figures.question import MOST_SERIES
-
-
-def headline_runs(findings: Findings, tuned: bool = True) -> tuple[pd.DataFrame, float]:
-    """Runs of the headline's group, target size and α (tuned ones, or all), and that size."""
-    group = findings.groups[0]
-    if group.headline is None:
-        sizes = group.cells.groupby("target_tokens")["replay_fraction"].nunique()
-        tokens, allocation = (
-            float(sizes.index[int(sizes.to_numpy().argmax())]),
-            float(group.cells["stage2_allocation"].max()),
-        )
-    else:
-        row = group.headline.row
-        tokens, allocation = float(row["target_tokens"]), float(row["stage2_allocation"])
-    runs = group.runs
-    if not tuned:
-        runs = findings.done
-        for key, value in group.label.items():
-            runs = runs[runs[key].isna() if pd.isna(value) else runs[key] == value]
-    plain_or_same = (runs["stage2_allocation"] == allocation) | (runs["replay_fraction"] == 0)
-    return runs[(runs["target_tokens"] == tokens) & plain_or_same], tokens
 
 
 @drawer
 def shock(evidence: Evidence) -> Drawing:
     """Jumps of target loss, generic loss and gradient norm in the first steps of stage 2, against ρ."""
     runs, tokens = headline_runs(evidence.findings)
-    table = why.shock(runs, evidence.history)
+    table = mechanisms.shock(runs, evidence.history)
     shown = [
         (column, words)
         for column, words in (
@@ -71,12 +50,12 @@ def overfitting(evidence: Evidence) -> Drawing:
     runs, tokens = headline_runs(evidence.findings, tuned=False)
     shown = []
     try:
-        through = why.overfitting(headline_runs(evidence.findings)[0], evidence.history)
+        through = mechanisms.overfitting(headline_runs(evidence.findings)[0], evidence.history)
         if through.groupby("run_id")["step"].nunique().max() > 1:
             shown.append(("through", through))
     except NotEnoughError:
         pass
-    final = why.final_gap(runs)
+    final = mechanisms.final_gap(runs)
     if "target_epochs" in final and final["target_epochs"].nunique() > 1:
         shown.append(("epochs", final))
     else:
@@ -105,7 +84,7 @@ def overfitting(evidence: Evidence) -> Drawing:
 def forgetting(evidence: Evidence) -> Drawing:
     """Generic validation loss at the end against ρ; dotted: of the same runs where stage 2 begins."""
     runs, tokens = headline_runs(evidence.findings)
-    table = why.forgetting(runs, evidence.history)
+    table = mechanisms.forgetting(runs, evidence.history)
     figure, axes = panels(1, 1, 2.2)
     axis = axes[0, 0]
     _mean_and_runs(axis, table, "generic_loss", series_style(0))

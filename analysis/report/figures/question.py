@@ -9,7 +9,7 @@ from analysis.curves.multiplier import EffectiveDataMultiplier
 from analysis.curves.reference_curve import ReferenceCurve
 from analysis.findings.comparison import best_replay_cells
 from analysis.findings.evidence import Evidence, NotEnoughError
-from analysis.findings.recommendation import Recommendation, recommend
+from analysis.findings.recommendation import Recommendation
 from analysis.findings.study import GroupFindings
 from analysis.findings.tables import best, parts, rows
 from analysis.report.figures.canvas import (
@@ -41,7 +41,7 @@ def reference_curve(evidence: Evidence) -> Drawing:
         assert group.curve is not None
         chosen = best_replay_cells(group.multipliers)
         arrows = [
-            (row["target_tokens"], row["target_loss"], row["effective_tokens"], _short(group.results[int(i)]))
+            (row["target_tokens"], row["target_loss"], row["effective_tokens"], _arrow_text(group.results[int(i)]))
             for i, row in rows(chosen)
         ]
         draw_curve(axis, group.curve, [arrow[0] for arrow in arrows])
@@ -89,7 +89,7 @@ def draw_arrow(axis: Any, tokens: float, loss: float, effective: float, text: st
     )  # fmt: skip
 
 
-def _short(result: EffectiveDataMultiplier) -> str:
+def _arrow_text(result: EffectiveDataMultiplier) -> str:
     """The multiplier beside an arrow; of an extrapolated one the bound."""
     if result.extrapolated and result.at_least > 0:
         return f"≥ {result.at_least:.1f}×"
@@ -101,10 +101,10 @@ def _short(result: EffectiveDataMultiplier) -> str:
 def distinct_names(groups: list[GroupFindings]) -> list[str]:
     """What tells groups apart in words: the parts of their labels that differ; "" for a single group."""
     differing = [key for key in groups[0].label if len({str(group.label.get(key)) for group in groups}) > 1]
-    return [", ".join(_part(key, group.label.get(key)) for key in differing) for group in groups]
+    return [", ".join(_label_text(key, group.label.get(key)) for key in differing) for group in groups]
 
 
-def _part(key: str, value: Any) -> str:
+def _label_text(key: str, value: Any) -> str:
     if key == "total_tokens":
         return f"T = {short_tokens(value)}" if np.isfinite(value) else ""
     return str(value) if key in ("target", "generic", "model", "mode") else f"{key.replace('_', ' ')} {value}"
@@ -130,19 +130,17 @@ def loss_against_replay(evidence: Evidence) -> Drawing:
     figure, axes = panels(len(groups), 2 if generic else 1, 2.1, width=6.75 if generic else 3.25)
     for group, name, row in zip(groups, distinct_names(groups), axes, strict=True):
         series = replay_series(group)[:MOST_SERIES]
-        noise = group.curve.noise if group.curve is not None else group.seed_noise
-        level, advice = evidence.findings.settings.level, recommend(evidence.findings, group)
         for index, (tokens, at) in enumerate(series):
             style = series_style(index)
             _loss_line(row[0], at, style, f"$N$ = {short_tokens(tokens)}")
-            if noise is not None:
-                half = [noise.half_width(level, runs) for runs in at["runs"]]
+            if group.noise is not None:
+                half = [group.noise.half_width(evidence.findings.settings.level, runs) for runs in at["runs"]]
                 row[0].errorbar(at["replay_fraction"], at["target_loss"], half, fmt="none", ecolor=style["color"],
                                 elinewidth=0.7, capsize=1.5)  # fmt: skip
             if generic:
                 row[1].plot(at["replay_fraction"], at["generic_loss"], **style)
-        if advice is not None:
-            _mark(row[0], dict(series), advice)
+        if group.recommendation is not None:
+            _mark_recommendation(row[0], dict(series), group.recommendation)
         row[0].set_ylabel("target loss (nats)")
         legend_above(row[0], name)
         if generic:
@@ -168,7 +166,7 @@ def _loss_line(axis: Any, at: pd.DataFrame, style: dict[str, Any], label: str) -
     axis.plot([chosen["replay_fraction"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
 
 
-def _mark(axis: Any, series: dict[float, pd.DataFrame], advice: Recommendation) -> None:
+def _mark_recommendation(axis: Any, series: dict[float, pd.DataFrame], advice: Recommendation) -> None:
     """A circle around the recommended point, in words in the legend; pale where the runs cannot tell."""
     at = series.get(advice.target_tokens)
     at = at[at["replay_fraction"] == advice.replay_fraction] if at is not None else None
@@ -185,7 +183,7 @@ def _mark(axis: Any, series: dict[float, pd.DataFrame], advice: Recommendation) 
 
 def replay_series(group: GroupFindings) -> list[tuple[float, pd.DataFrame]]:
     """(N, cells by ρ) at the largest α, for every N with two or more ρ."""
-    cells = group.cells[group.cells["stage2_allocation"] == group.cells["stage2_allocation"].max()]
+    cells = group.cells[group.cells["stage2_allocation"] == group.largest_allocation]
     return [
         (float(tokens), at.sort_values("replay_fraction"))
         for tokens, at in parts(cells, "target_tokens")
@@ -207,7 +205,7 @@ def multiplier_against_replay(evidence: Evidence) -> Drawing:
     axis = axes[0, 0]
     for index, (tokens, at) in enumerate(parts(table, "target_tokens")[:MOST_SERIES]):
         at = at.sort_values("replay_fraction")
-        shown_band(axis, at["replay_fraction"], at, series_style(index), f"$N$ = {short_tokens(tokens)}")
+        draw_multipliers(axis, at["replay_fraction"], at, series_style(index), f"$N$ = {short_tokens(tokens)}")
     finish_multiplier_axis(axis, table)
     axis.set_xlabel("replay fraction ρ")
     caption = (
@@ -216,7 +214,7 @@ def multiplier_against_replay(evidence: Evidence) -> Drawing:
     return Drawing("multiplier_against_replay", "Multiplier against replay", caption, figure)
 
 
-def shown_band(axis: Any, x: Any, table: pd.DataFrame, style: dict[str, Any], label: str) -> None:
+def draw_multipliers(axis: Any, x: Any, table: pd.DataFrame, style: dict[str, Any], label: str) -> None:
     """Multipliers with a band for their intervals; hollow where extrapolated; open intervals run out of the frame."""
     value = np.minimum(table["multiplier"].to_numpy(dtype=float), 1e6)
     axis.plot(x, value, color=style["color"], linewidth=1.2)
@@ -230,7 +228,8 @@ def shown_band(axis: Any, x: Any, table: pd.DataFrame, style: dict[str, Any], la
         axis.plot([x.iloc[0]] * 2, [low[0], high[0]], color=style["color"], linewidth=0.9)
     hollow = table["extrapolated"].to_numpy(dtype=bool)
     x = np.asarray(x, dtype=float)
-    axis.plot(x[~hollow], value[~hollow], style["marker"], color=style["color"], label=label)
+    # One of the two carries the label: a legend lists a series once.
+    axis.plot(x[~hollow], value[~hollow], style["marker"], color=style["color"], label=None if hollow.all() else label)
     axis.plot(x[hollow], value[hollow], style["marker"], color=style["color"], markerfacecolor="white",
               label=label if hollow.all() else None)  # fmt: skip
 

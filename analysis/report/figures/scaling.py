@@ -5,7 +5,6 @@ import pandas as pd
 
 from analysis.findings.comparison import best_replay_cells
 from analysis.findings.evidence import Evidence, NotEnoughError
-from analysis.findings.optimum import OptimumLaw, fit_optimum_law
 from analysis.findings.relatedness import relatedness
 from analysis.findings.study import Findings, GroupFindings
 from analysis.findings.tables import parts
@@ -18,7 +17,7 @@ from analysis.report.figures.canvas import (
     short_tokens,
     token_ticks,
 )
-from analysis.report.figures.question import MOST_SERIES, distinct_names, finish_multiplier_axis, shown_band
+from analysis.report.figures.question import MOST_SERIES, distinct_names, draw_multipliers, finish_multiplier_axis
 
 
 def _compared_groups(findings: Findings) -> list[GroupFindings]:
@@ -36,7 +35,7 @@ def multiplier_against_size(evidence: Evidence) -> Drawing:
     axis = axes[0, 0]
     names = distinct_names([group for group, _ in tables])
     for index, (name, (_, table)) in enumerate(zip(names, tables, strict=True)):
-        shown_band(axis, table["target_tokens"], table, series_style(index), name)
+        draw_multipliers(axis, table["target_tokens"], table, series_style(index), name)
     everything = pd.concat([table for _, table in tables])
     token_ticks(axis, everything["target_tokens"].tolist())
     finish_multiplier_axis(axis, everything)
@@ -62,7 +61,7 @@ def multiplier_against_model(evidence: Evidence) -> Drawing:
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
     for index, (name, at) in enumerate(parts(table.sort_values("parameters"), "series")[:MOST_SERIES]):
-        shown_band(
+        draw_multipliers(
             axis, at.sort_values("parameters")["parameters"], at.sort_values("parameters"), series_style(index), name
         )
     token_ticks(axis, table["parameters"].tolist())
@@ -78,33 +77,18 @@ def _without_model(group: GroupFindings) -> str:
     return ", ".join(str(group.label[key]) for key in ("target", "mode") if group.label[key]) or "all runs"
 
 
-def optimum_law(findings: Findings) -> OptimumLaw:
-    """ρ*(N, P) over the optima of all groups of one target and mode. Raises ValueError where they do not allow one."""
-    groups = [g for g in findings.groups if g.label["target"] == findings.groups[0].label["target"]
-              and g.label["mode"] == findings.groups[0].label["mode"]]  # fmt: skip
-    points = [(o, g.parameters) for g in groups for o in g.optima if o.stage2_allocation == _largest_share(g)]
-    return fit_optimum_law(points, findings.settings.level)
-
-
-def _largest_share(group: GroupFindings) -> float:
-    return float(group.cells["stage2_allocation"].max())
-
-
 @drawer
 def best_replay_against_size(evidence: Evidence) -> Drawing:
     """The best ρ against target tokens with its interval, and the fitted law ρ*(N, P) where there is one."""
     findings = evidence.findings
     series = [
-        (group, [o for o in group.optima if o.stage2_allocation == _largest_share(group) and len(o.smooth_R)])
+        (group, [o for o in group.optima if o.stage2_allocation == group.largest_allocation and len(o.smooth_R)])
         for group in findings.groups
     ]
     series = [(group, optima) for group, optima in series if len(optima) > 1][:MOST_SERIES]
     if not series:
         raise NotEnoughError("several ρ were run at one target size only")
-    try:
-        law = optimum_law(findings)
-    except ValueError:
-        law = None
+    law = findings.optimum_law
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
     names = distinct_names([group for group, _ in series])
@@ -152,7 +136,7 @@ def multiplier_against_distance(evidence: Evidence) -> Drawing:
         for index, (_, row) in enumerate(at.iterrows()):
             style = series_style(index)
             one = at.loc[[row.name]]
-            shown_band(axes[0, column], one[name], one, style, str(row["target"]))
+            draw_multipliers(axes[0, column], one[name], one, style, str(row["target"]))
             reach = [[max(row["best_replay"] - row["rho_low"], 0)], [max(row["rho_high"] - row["best_replay"], 0)]]
             axes[1, column].errorbar([row[name]], [row["best_replay"]], yerr=reach, fmt=style["marker"],
                                      color=style["color"], elinewidth=0.9)  # fmt: skip

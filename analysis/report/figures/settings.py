@@ -1,17 +1,15 @@
 """Figures over data schedules (ρ × α), over what is else tuned away (decay, rates, epochs), and of accuracy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.findings.cells import with_losses
+from analysis.findings.by_setting import CellsBySetting, cells_by_setting
 from analysis.findings.evidence import Evidence, NotEnoughError
-from analysis.findings.study import GROUP, Findings, GroupFindings
+from analysis.findings.study import GroupFindings
 from analysis.findings.tables import best, parts
-from analysis.findings.tuning import tuned_runs
 from analysis.report.figures.canvas import (
     BLACK,
     VERMILION,
@@ -26,74 +24,41 @@ from analysis.report.figures.canvas import (
 from analysis.report.figures.question import MOST_PANELS, MOST_SERIES, distinct_names
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A group's cells at one target size, with a setting that is otherwise tuned away as an axis."""
-
-    group: GroupFindings
-    cells: pd.DataFrame
-    tokens: float
-
-
-def _panels_by(findings: Findings, column: str) -> list[Panel]:
-    """A panel for each group in which the setting `column` was varied; raises NotEnoughError where there is none."""
-    if column not in findings.done or findings.done[column].nunique() < 2:
-        raise NotEnoughError(f"{column} was not varied")
-    if column in findings.settings.axes:
-        raise NotEnoughError(f"{column} is an axis of this analysis already")
-    found = [panel for group in findings.groups[:MOST_PANELS] if (panel := _panel(findings, group, column))]
-    if not found:
-        raise NotEnoughError(f"{column} was not varied at any one target size")
-    return found
-
-
-def _panel(findings: Findings, group: GroupFindings, column: str) -> Panel | None:
-    """The cells of a group at its headline's target size, or where `column` was varied most; None where nowhere."""
-    done = findings.done
-    for key in GROUP:
-        value = group.label[key]
-        done = done[done[key].isna() if pd.isna(value) else done[key] == value]
-    varied = done.groupby("target_tokens")[column].nunique()
-    if varied.max() < 2:
-        return None
-    tokens = float(varied.index[int(varied.to_numpy().argmax())])
-    if group.headline is not None and varied.get(group.headline.row["target_tokens"], 0) > 1:
-        tokens = float(group.headline.row["target_tokens"])
-    tuned = tuned_runs(done[done["target_tokens"] == tokens], (column,))
-    cells, _, _ = with_losses(tuned.cells, tuned.runs, tuned.near_best)
-    return Panel(group, cells, tokens)
-
-
-def _sizes(drawn: Sequence[Panel]) -> str:
+def _sizes(panels: Sequence[CellsBySetting]) -> str:
     """The target sizes of the panels, in words."""
-    return " or ".join(short_tokens(tokens) for tokens in sorted({panel.tokens for panel in drawn})) + " target tokens"
+    sizes = sorted({panel.target_tokens for panel in panels})
+    return " or ".join(short_tokens(tokens) for tokens in sizes) + " target tokens"
 
 
 @drawer
 def data_schedules(evidence: Evidence) -> Drawing:
     """Heat maps of the target loss over ρ × α, a panel a group, at the size where most was tried, the best framed."""
-    drawn = [
+    varied = [
         max(choices, key=lambda panel: len(panel.cells))
         for group in evidence.findings.groups
-        if (choices := [Panel(group, at, float(n)) for n, at in parts(group.cells, "target_tokens") if _varied(at)])
+        if (choices := _data_schedule_choices(group))
     ][:MOST_PANELS]
-    if not drawn:
+    if not varied:
         raise NotEnoughError("no target size was run with several stage-2 allocations α and several ρ")
-    most_rows = max(panel.cells["stage2_allocation"].nunique() for panel in drawn)
-    figure, axes = panel_grid(len(drawn), 0.9 + 0.34 * most_rows)
-    groups = [panel.group for panel in drawn]
-    for panel, name, axis in zip(drawn, distinct_names(groups), axes, strict=True):
+    most_rows = max(panel.cells["stage2_allocation"].nunique() for panel in varied)
+    figure, axes = panel_grid(len(varied), 0.9 + 0.34 * most_rows)
+    groups = [panel.group for panel in varied]
+    for panel, name, axis in zip(varied, distinct_names(groups), axes, strict=True):
         image = draw_heat_map(axis, panel.cells)
         axis.set_title(name)
         figure.colorbar(image, ax=axis, label="target loss (nats)", pad=0.02)
     named = f" ({groups[0].name})" if len(groups) == 1 else ""
-    caption = f"Target loss over data schedules at {_sizes(drawn)}{named}; framed: the best."
+    caption = f"Target loss over data schedules at {_sizes(varied)}{named}; framed: the best."
     return Drawing("data_schedules", "Data schedules", caption, figure)
 
 
-def _varied(cells: pd.DataFrame) -> bool:
-    """Whether both α and ρ have several values."""
-    return cells["stage2_allocation"].nunique() > 1 and cells["replay_fraction"].nunique() > 1
+def _data_schedule_choices(group: GroupFindings) -> list[CellsBySetting]:
+    """The cells of every target size at which both α and ρ have several values."""
+    return [
+        CellsBySetting(group, at, float(tokens))
+        for tokens, at in parts(group.cells, "target_tokens")
+        if at["stage2_allocation"].nunique() > 1 and at["replay_fraction"].nunique() > 1
+    ]
 
 
 def draw_heat_map(axis: Any, cells: pd.DataFrame) -> Any:
@@ -130,7 +95,9 @@ def draw_heat_map(axis: Any, cells: pd.DataFrame) -> Any:
 def weight_decay_against_replay(evidence: Evidence) -> Drawing:
     """Is replay just regularisation? Loss against weight decay at ρ = 0 beside loss against ρ, one scale of loss."""
     pairs = [
-        (panel, *pair) for panel in _panels_by(evidence.findings, "weight_decay") if (pair := _decay_and_replay(panel))
+        (panel, *pair)
+        for panel in cells_by_setting(evidence.findings, "weight_decay", MOST_PANELS)
+        if (pair := _decay_and_replay(panel))
     ]
     if not pairs:
         raise NotEnoughError("weight decay and replay were not both varied at one target size")
@@ -152,12 +119,12 @@ def weight_decay_against_replay(evidence: Evidence) -> Drawing:
     return Drawing("weight_decay_against_replay", "Weight decay against replay", caption, figure)
 
 
-def _decay_and_replay(panel: Panel) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def _decay_and_replay(panel: CellsBySetting) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """The cells without replay by weight decay, and the tuned cells by ρ; None where either was not varied."""
     allocation = panel.cells["stage2_allocation"].max()
     plain = panel.cells[(panel.cells["stage2_allocation"] == allocation) & (panel.cells["replay_fraction"] == 0)]
     cells = panel.group.cells
-    replay = cells[(cells["target_tokens"] == panel.tokens) & (cells["stage2_allocation"] == allocation)]
+    replay = cells[(cells["target_tokens"] == panel.target_tokens) & (cells["stage2_allocation"] == allocation)]
     if len(plain) < 2 or replay["replay_fraction"].nunique() < 2:
         return None
     return plain.sort_values("weight_decay"), replay.sort_values("replay_fraction")
@@ -166,11 +133,11 @@ def _decay_and_replay(panel: Panel) -> tuple[pd.DataFrame, pd.DataFrame] | None:
 @drawer
 def learning_rate_schedules(evidence: Evidence) -> Drawing:
     """Target loss of every learning-rate schedule, a line a data schedule (α at its best ρ, or ρ where α is one)."""
-    drawn = _panels_by(evidence.findings, "lr_schedule")
-    allocated = any(panel.cells["stage2_allocation"].nunique() > 1 for panel in drawn)
+    varied = cells_by_setting(evidence.findings, "lr_schedule", MOST_PANELS)
+    allocated = any(panel.cells["stage2_allocation"].nunique() > 1 for panel in varied)
     axis_of_series, letter = ("stage2_allocation", "α") if allocated else ("replay_fraction", "ρ")
-    figure, axes = panel_grid(len(drawn), 2.4)
-    for panel, name, axis in zip(drawn, distinct_names([panel.group for panel in drawn]), axes, strict=True):
+    figure, axes = panel_grid(len(varied), 2.4)
+    for panel, name, axis in zip(varied, distinct_names([panel.group for panel in varied]), axes, strict=True):
         cells = panel.cells
         names = sorted(cells["lr_schedule"].astype(str).unique(), key=_schedule_order)
         for index, (value, at) in enumerate(parts(cells, axis_of_series)[:MOST_SERIES]):
@@ -181,7 +148,7 @@ def learning_rate_schedules(evidence: Evidence) -> Drawing:
         axis.set_xlabel("learning-rate schedule")
         axis.set_ylabel("target loss (nats)")
         legend_above(axis, name)
-    caption = f"Learning-rate schedules and data schedules at {_sizes(drawn)}" + (
+    caption = f"Learning-rate schedules and data schedules at {_sizes(varied)}" + (
         ", each α at its best ρ." if letter == "α" else "."
     )
     return Drawing("learning_rate_schedules", "Learning-rate schedule and data schedule", caption, figure)
@@ -195,9 +162,9 @@ def _schedule_order(name: str) -> tuple[str, float]:
 @drawer
 def repetitions(evidence: Evidence) -> Drawing:
     """Target loss against epochs over the target data, a line a replay fraction, the best epoch count starred."""
-    drawn = _panels_by(evidence.findings, "target_epochs")
-    figure, axes = panel_grid(len(drawn), 2.3)
-    for panel, name, axis in zip(drawn, distinct_names([panel.group for panel in drawn]), axes, strict=True):
+    varied = cells_by_setting(evidence.findings, "target_epochs", MOST_PANELS)
+    figure, axes = panel_grid(len(varied), 2.3)
+    for panel, name, axis in zip(varied, distinct_names([panel.group for panel in varied]), axes, strict=True):
         cells = panel.cells[panel.cells["stage2_allocation"] == panel.cells["stage2_allocation"].max()]
         for index, (rho, at) in enumerate(parts(cells, "replay_fraction")[:MOST_SERIES]):
             at = at.sort_values("target_epochs")
@@ -208,7 +175,7 @@ def repetitions(evidence: Evidence) -> Drawing:
         _epoch_ticks(axis, cells["target_epochs"])
         axis.set_ylabel("target loss (nats)")
         legend_above(axis, name)
-    caption = f"Target loss against repetitions at {_sizes(drawn)}; star: the best."
+    caption = f"Target loss against repetitions at {_sizes(varied)}; star: the best."
     return Drawing("repetitions", "Repetitions of the target data", caption, figure)
 
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import CurveError, ReferenceCurve, effective_data_multiplier
-from analysis.curves.multiplier import shown_interval, shown_multiplier
+from analysis.curves.multiplier import interval_text, multiplier_text
 from analysis.curves.noise import Noise
-from tests.analysis.helpers import FLAN_LOSSES, FLAN_TOKENS, warning_names
+from tests.analysis.helpers import FLAN_LOSSES, FLAN_TOKENS, warning_codes
 
 FINE_TUNING = {"candidate": 3.51, "baseline": 3.65354}
 MID_TRAINING = {"candidate": 3.35773, "baseline": 3.44407}
@@ -29,7 +29,7 @@ def test_the_papers_baseline_lies_outside_its_points_and_gives_a_bound():
     result = effective_data_multiplier(flan(), **FINE_TUNING)
     assert result.extrapolated and result.baseline_tokens.extrapolated and not result.candidate_tokens.extrapolated
     assert result.at_least == pytest.approx(float(result.candidate_tokens) / 1.0)
-    assert shown_multiplier(result) == "at least 1.19× (extrapolated: 1.87×)"
+    assert multiplier_text(result) == "at least 1.19× (extrapolated: 1.87×)"
 
 
 def test_every_admissible_form_is_shown():
@@ -48,7 +48,7 @@ def test_auto_interpolates_inside_the_points():
 def test_a_candidate_below_every_point_gets_a_lower_bound(form):
     result = effective_data_multiplier(flan(form), candidate=3.2, baseline=3.41444)
     assert result.extrapolated and result.at_least == pytest.approx(16 / float(result.baseline_tokens))
-    assert "at least" in shown_multiplier(result)
+    assert "at least" in multiplier_text(result)
     assert result.at_most == np.inf
 
 
@@ -60,16 +60,16 @@ def test_losses_beyond_the_same_end_have_no_bound():
 def test_an_interval_without_an_upper_end_says_so():
     result = effective_data_multiplier(flan(), candidate=3.25, baseline=3.41444)
     assert np.isinf(result.high) and result.low > 0
-    assert "one_sided" in warning_names(result.warnings)
-    assert shown_interval(result.low, result.high, 0.9).startswith("90 %: at least")
+    assert "one_sided" in warning_codes(result.warnings)
+    assert interval_text(result.low, result.high, 0.9).startswith("90 %: at least")
 
 
 def test_without_any_noise_estimate_the_interval_is_unbounded_and_says_so():
     curve = ReferenceCurve.fit([1, 2], [3.5, 3.3])
     result = effective_data_multiplier(curve, candidate=3.35, baseline=3.45)
     assert (result.low, result.high) == (0.0, np.inf)
-    assert "no_interval" in warning_names(result.warnings)
-    assert shown_interval(result.low, result.high, 0.9) == "90 %: unbounded"
+    assert "no_interval" in warning_codes(result.warnings)
+    assert interval_text(result.low, result.high, 0.9) == "90 %: unbounded"
 
 
 def test_degenerate_points_give_a_finite_multiplier_near_the_logarithms(recwarn):
@@ -79,7 +79,7 @@ def test_degenerate_points_give_a_finite_multiplier_near_the_logarithms(recwarn)
     pair = {"candidate": 2.65, "baseline": 2.95}
     result = effective_data_multiplier(curve, **pair)
     assert result.value == pytest.approx(effective_data_multiplier(line, **pair).value, rel=0.1)
-    assert "degenerate" in warning_names(result.warnings)
+    assert "degenerate" in warning_codes(result.warnings)
     assert not recwarn.list
 
 
@@ -99,7 +99,7 @@ def test_seed_noise_that_is_known_replaces_the_scatter():
 
 def test_a_form_far_from_its_points_is_not_trusted_with_the_seeds_noise():
     curve = ReferenceCurve.fit(FLAN_TOKENS, FLAN_LOSSES, "log", seed_noise=Noise(0.001, 20, "elsewhere"))
-    assert "lack_of_fit" in warning_names(curve.warnings)
+    assert "lack_of_fit" in warning_codes(curve.warnings)
     assert curve.noise is not None and curve.noise.sigma > 0.02
 
 
@@ -117,8 +117,8 @@ def test_a_higher_level_gives_a_wider_interval():
 @settings(max_examples=15, deadline=None)
 def test_the_unit_of_tokens_does_not_matter(factor):
     curve = ReferenceCurve.fit(np.array(FLAN_TOKENS) * factor, FLAN_LOSSES, form="power_law")
-    result = effective_data_multiplier(curve, **MID_TRAINING, replicates=300)
-    same = effective_data_multiplier(flan(), **MID_TRAINING, replicates=300)
+    result = effective_data_multiplier(curve, **MID_TRAINING, n_resamples=300)
+    same = effective_data_multiplier(flan(), **MID_TRAINING, n_resamples=300)
     assert result.value == pytest.approx(same.value, rel=1e-5)
     assert result.low == pytest.approx(same.low, rel=1e-3)
 
@@ -126,14 +126,14 @@ def test_the_unit_of_tokens_does_not_matter(factor):
 @given(loss=st.floats(3.0, 4.0))
 @settings(max_examples=15, deadline=None)
 def test_a_run_is_worth_itself_once(loss):
-    result = effective_data_multiplier(flan("auto"), candidate=loss, baseline=loss, replicates=200)
+    result = effective_data_multiplier(flan("auto"), candidate=loss, baseline=loss, n_resamples=200)
     assert result.value == pytest.approx(1.0)
 
 
 @given(candidate=st.floats(3.0, 4.0), baseline=st.floats(3.0, 4.0))
 @settings(max_examples=25, deadline=None)
 def test_value_lies_within_what_the_points_allow(candidate, baseline):
-    result = effective_data_multiplier(flan("auto"), candidate=candidate, baseline=baseline, replicates=200)
+    result = effective_data_multiplier(flan("auto"), candidate=candidate, baseline=baseline, n_resamples=200)
     assert result.at_least * (1 - 1e-9) <= result.value <= result.at_most * (1 + 1e-9)
     assert (result.value >= 1 - 1e-9) == (candidate <= baseline)
 

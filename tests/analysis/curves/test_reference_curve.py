@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import CurveError, ReferenceCurve
-from tests.analysis.helpers import FLAN_LOSSES, FLAN_TOKENS, warning_names
+from tests.analysis.helpers import FLAN_LOSSES, FLAN_TOKENS, warning_codes
 
 # Losses of a domain whose least-squares power law degenerates: nearly straight in ln N, bent the wrong way at its end.
 DEGENERATE_LOSSES = [2.601, 2.682, 2.749, 2.811, 2.872]
@@ -26,7 +26,7 @@ def test_the_papers_curve_is_found_from_its_points():
     assert curve.form == "power_law"
     assert curve.parameters["B"] == pytest.approx(0.6124, abs=1e-3)
     assert curve.parameters["C"] == pytest.approx(3.2024, abs=1e-3)
-    assert {"few_points", "not_identified"} <= warning_names(curve.warnings)
+    assert {"few_points", "not_identified"} <= warning_codes(curve.warnings)
 
 
 def test_auto_says_why_it_chose_a_form_on_five_points():
@@ -113,7 +113,7 @@ def test_interpolation_passes_through_points_in_order():
 
 def test_points_out_of_order_are_pooled_and_said():
     curve = ReferenceCurve.fit([1, 2, 4, 8], [3.5, 3.3, 3.4, 3.1], form="monotone")
-    assert "not_monotone" in warning_names(curve.warnings)
+    assert "not_monotone" in warning_codes(curve.warnings)
     assert float(curve.effective_tokens(3.35)) == pytest.approx(np.sqrt(8), rel=1e-9)
     assert curve.loss_at(np.sqrt(8)) == pytest.approx(3.35)
 
@@ -122,7 +122,7 @@ def test_points_out_of_order_are_pooled_and_said():
 def test_losses_outside_the_points_are_flagged_with_a_bound(loss, words):
     for form in ("auto", "power_law", "log", "monotone"):
         tokens = ReferenceCurve.fit(FLAN_TOKENS, FLAN_LOSSES, form).effective_tokens(loss)
-        assert tokens.extrapolated and tokens.bound == words and "extrapolation" in warning_names(tokens.warnings)
+        assert tokens.extrapolated and tokens.bound == words and "extrapolation" in warning_codes(tokens.warnings)
 
 
 def test_extrapolation_continues_the_interpolation_without_a_jump():
@@ -140,7 +140,7 @@ def test_a_loss_that_the_form_never_reaches_is_worth_infinitely_many_tokens():
 def test_a_degenerate_power_law_is_named_and_its_parameters_are_the_logarithms():
     curve = ReferenceCurve.fit(FLAN_TOKENS, DEGENERATE_LOSSES, form="power_law")
     line = ReferenceCurve.fit(FLAN_TOKENS, DEGENERATE_LOSSES, form="log")
-    assert "degenerate" in warning_names(curve.warnings)
+    assert "degenerate" in warning_codes(curve.warnings)
     assert set(curve.parameters) == {"a", "b"}
     assert all(abs(value) < 100 for value in curve.parameters.values())
     assert float(curve.effective_tokens(2.7)) == pytest.approx(float(line.effective_tokens(2.7)), rel=0.05)
@@ -148,12 +148,12 @@ def test_a_degenerate_power_law_is_named_and_its_parameters_are_the_logarithms()
 
 def test_an_exponent_at_its_bound_is_named():
     curve = ReferenceCurve.fit([1, 2, 4, 8], [9.0, 3.0, 2.9999, 2.9998], form="power_law")
-    assert "bound_hit" in warning_names(curve.warnings)
+    assert "bound_hit" in warning_codes(curve.warnings)
 
 
 def test_fewer_points_than_parameters_is_a_warning_not_an_error():
     curve = ReferenceCurve.fit([1, 2], [3.5, 3.3], form="power_law")
-    assert "fewer_points_than_parameters" in warning_names(curve.warnings)
+    assert "fewer_points_than_parameters" in warning_codes(curve.warnings)
     assert float(curve.effective_tokens(3.4)) == pytest.approx(np.sqrt(2), rel=1e-6)
 
 
@@ -194,7 +194,7 @@ def test_a_million_points_are_fitted_in_bounded_time():
     rng = np.random.default_rng(0)
     tokens = rng.uniform(1e3, 1e6, 1_000_000)
     curve = ReferenceCurve.fit(tokens, 3 + 5 * tokens**-0.3 + 0.01 * rng.standard_normal(len(tokens)))
-    assert len(curve.target_tokens) <= 64 and "binned" in warning_names(curve.warnings)
+    assert len(curve.target_tokens) <= 64 and "binned" in warning_codes(curve.warnings)
     assert float(curve.effective_tokens(3 + 5 * 1e5**-0.3)) == pytest.approx(1e5, rel=0.02)
 
 

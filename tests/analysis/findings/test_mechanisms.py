@@ -1,18 +1,20 @@
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial.distance import jensenshannon
 
 from analysis import analyse, load_history, load_runs
 from analysis.findings.evidence import Evidence, NotEnoughError, read_evidence
-from analysis.findings.mechanisms import final_gap, forgetting, overfitting, sentences, shock
-from analysis.findings.relatedness import jensen_shannon_divergence, relatedness
+from analysis.findings.mechanisms import (
+    final_gap,
+    forgetting,
+    headline_runs,
+    mechanism_sentences,
+    overfitting,
+    shock,
+)
+from analysis.findings.relatedness import relatedness
 from analysis.findings.study import Settings
-from analysis.report.figures.mechanisms import headline_runs
 
 
 def one_run(**columns) -> pd.DataFrame:
@@ -88,43 +90,20 @@ def test_missing_values_of_the_history_are_passed_over():
 
 
 def test_each_mechanism_gets_its_sentence(full_folder):
-    findings = analyse(load_runs(full_folder), Settings(replicates=200))
-    found = sentences(headline_runs(findings)[0], load_history(full_folder))
+    findings = analyse(load_runs(full_folder), Settings(n_resamples=200))
+    found = mechanism_sentences(headline_runs(findings)[0], load_history(full_folder))
     assert [sentence.split(":")[0] for sentence in found] == ["Shock", "Over-fitting", "Forgetting"]
     assert "at ρ = 0 and" in found[0]
 
 
-counts = st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any)
-
-
-@given(first=counts, second=counts)
-@settings(deadline=None)
-def test_jensen_shannon_agrees_with_scipy_and_is_symmetric(first, second):
-    value = jensen_shannon_divergence(first, second)
-    assert value == pytest.approx(jensenshannon(first, second) ** 2, abs=1e-9)
-    assert value == pytest.approx(jensen_shannon_divergence(second, first), abs=1e-12)
-    assert 0 <= value <= math.log(2)
-
-
-def test_equal_texts_have_no_divergence_and_disjoint_ones_ln_2():
-    assert jensen_shannon_divergence([3, 1, 0], [6, 2, 0]) == pytest.approx(0, abs=1e-12)
-    assert jensen_shannon_divergence([3, 0], [0, 9]) == pytest.approx(math.log(2))
-
-
-@pytest.mark.parametrize("bad", ([1, -1], [0, 0], [np.nan, 1], [1, 2, 3]))
-def test_counts_that_are_no_counts_are_refused(bad):
-    with pytest.raises(ValueError, match="counts"):
-        jensen_shannon_divergence(bad, [1, 1])
-
-
 def test_relatedness_sets_distance_against_worth(full_folder):
-    evidence = read_evidence(analyse(load_runs(full_folder), Settings(replicates=200)), full_folder)
+    evidence = read_evidence(analyse(load_runs(full_folder), Settings(n_resamples=200)), full_folder)
     table = relatedness(evidence).set_index("target")
     assert table["divergence"].to_dict() == {"maths": 0.31, "code": 0.45}
     assert table["stage1_loss"].notna().all() and (table["multiplier"] > 1).all()
 
 
 def test_one_target_has_no_relatedness(small_folder):
-    findings = analyse(load_runs(small_folder), Settings(replicates=200))
+    findings = analyse(load_runs(small_folder), Settings(n_resamples=200))
     with pytest.raises(NotEnoughError, match="two targets"):
         relatedness(Evidence(findings))

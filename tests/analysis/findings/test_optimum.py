@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from analysis import analyse
 from analysis.findings.optimum import Optimum, fit_optimum_law, smooth_optimum
 from analysis.findings.study import Settings
-from analysis.report.figures.scaling import optimum_law
 from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
 
@@ -30,7 +29,7 @@ def test_the_optimum_stays_within_what_was_tried(losses):
 
 
 def test_the_best_fraction_has_an_interval_that_holds_it():
-    result = analyse(checked_runs(simulate_runs(Truth(noise=0.02), seeds=2), "table"), Settings(replicates=500))
+    result = analyse(checked_runs(simulate_runs(Truth(noise=0.02), seeds=2), "table"), Settings(n_resamples=500))
     assert len(result.groups[0].optima) == 5
     for optimum in result.groups[0].optima:
         assert optimum.low <= 0.75 <= optimum.high
@@ -38,7 +37,7 @@ def test_the_best_fraction_has_an_interval_that_holds_it():
 
 def test_a_best_fraction_at_the_end_of_what_was_tried_is_marked():
     runs = simulate_runs(replay_fractions=(0, 0.25, 0.5), replay_tokens=(8192,), seeds=2)
-    optimum = analyse(checked_runs(runs, "table"), Settings(replicates=200)).groups[0].optima[0]
+    optimum = analyse(checked_runs(runs, "table"), Settings(n_resamples=200)).groups[0].optima[0]
     assert optimum.edge and optimum.smooth == 0.5
 
 
@@ -82,5 +81,5 @@ def test_a_law_over_model_sizes_comes_from_all_groups():
         ignore_index=True,
     )
     runs["run_id"] = range(len(runs))
-    law = optimum_law(analyse(checked_runs(runs, "table"), Settings(replicates=300)))
-    assert set(law.coefficients) == {"a", "b", "c"} and law.n_points == 10
+    law = analyse(checked_runs(runs, "table"), Settings(n_resamples=300)).optimum_law
+    assert law is not None and set(law.coefficients) == {"a", "b", "c"} and law.n_points == 10

@@ -7,10 +7,10 @@ import pytest
 from analysis import analyse
 from analysis.curves.noise import Noise
 from analysis.findings.evidence import Evidence
-from analysis.findings.recommendation import Recommendation, recommend, seeds_needed
+from analysis.findings.recommendation import Recommendation, seeds_needed
 from analysis.findings.study import Findings, Settings
 from analysis.main import main
-from analysis.report.answer import answer, recommended
+from analysis.report.answer import answer, recommendation_text
 from analysis.report.figures.question import loss_against_replay
 from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
@@ -18,15 +18,14 @@ from tests.analysis.helpers import write_study
 
 
 def found(runs: pd.DataFrame) -> Findings:
-    return analyse(checked_runs(runs, "table"), Settings(replicates=1000))
+    return analyse(checked_runs(runs, "table"), Settings(n_resamples=1000))
 
 
 def advice(runs: pd.DataFrame) -> tuple[Recommendation, str]:
     findings = found(runs)
     group = findings.groups[0]
-    result = recommend(findings, group)
-    assert result is not None
-    return result, recommended(group, result)
+    assert group.recommendation is not None
+    return group.recommendation, recommendation_text(group)
 
 
 def test_a_real_gain_is_recommended_with_its_replay_fraction_and_epochs():
@@ -59,7 +58,7 @@ def test_the_answer_keeps_a_range_of_fractions_only_where_replay_is_advised():
     seen = set()
     for seed in range(12):
         findings = found(simulate_runs(Truth(gain=1.2, noise=0.015), replay_tokens=(8192,), seeds=2, seed=seed))
-        result = recommend(findings, findings.groups[0])
+        result = findings.groups[0].recommendation
         assert result is not None
         assert ("keep ρ" in answer(findings)) == (result.verdict == "replay")
         seen.add(result.verdict)
@@ -130,8 +129,8 @@ def test_a_best_on_the_edge_asks_for_a_wider_grid():
 def test_without_a_baseline_nothing_is_recommended():
     findings = found(simulate_runs(replay_fractions=(0.25, 0.5), seeds=1))
     group = findings.groups[0]
-    assert recommend(findings, group) is None
-    assert recommended(group, None).startswith("Recommendation: none. What replay is worth cannot be said")
+    assert group.recommendation is None
+    assert recommendation_text(group).startswith("Recommendation: none. What replay is worth cannot be said")
 
 
 def test_the_figure_marks_what_is_recommended():

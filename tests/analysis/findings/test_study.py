@@ -7,16 +7,16 @@ import pytest
 from analysis import analyse
 from analysis.errors import UserError
 from analysis.findings.study import Findings, Settings
-from analysis.report.answer import all_warnings, answer, shown_share, shown_tokens
+from analysis.report.answer import all_warnings, answer, percent_text, tokens_text
 from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
-from tests.analysis.helpers import full_study, warning_names
+from tests.analysis.helpers import full_study, warning_codes
 
-QUICK = Settings(replicates=1000)
+QUICK = Settings(n_resamples=1000)
 
 
 def found(runs: pd.DataFrame, **settings) -> Findings:
-    return analyse(checked_runs(runs, "table"), Settings(**{"replicates": 1000, **settings}))
+    return analyse(checked_runs(runs, "table"), Settings(**{"n_resamples": 1000, **settings}))
 
 
 @pytest.mark.parametrize("gain", (1.3, 2.0, 3.0))
@@ -50,7 +50,7 @@ def test_a_gain_within_the_noise_is_not_claimed():
 
 def test_an_untuned_baseline_is_called_so():
     result = found(simulate_runs(replay_tokens=(8192,), epochs=(16,), seeds=2))
-    assert "untuned" in warning_names(all_warnings(result))
+    assert "untuned" in warning_codes(all_warnings(result))
     assert "against an untuned baseline" in answer(result)
 
 
@@ -62,7 +62,7 @@ def test_a_baseline_at_the_edge_is_warned_of():
 
 def test_a_best_replay_at_the_largest_tried_is_warned_of():
     result = found(simulate_runs(replay_tokens=(8192,), replay_fractions=(0, 0.25, 0.5), seeds=2))
-    assert "edge_replay" in warning_names(all_warnings(result))
+    assert "edge_replay" in warning_codes(all_warnings(result))
 
 
 def test_a_candidate_beyond_the_curve_gives_a_bound_in_the_answer():
@@ -77,7 +77,7 @@ def test_failed_pending_and_diverged_runs_are_left_out_and_counted():
     runs.loc[2, "target_loss"] = np.nan
     result = found(runs)
     assert len(result.done) == len(runs) - 3
-    assert {"incomplete", "diverged"} <= warning_names(result.warnings)
+    assert {"incomplete", "diverged"} <= warning_codes(result.warnings)
 
 
 def test_the_order_of_rows_is_irrelevant():
@@ -119,7 +119,7 @@ def test_a_mode_without_a_curve_borrows_one_and_says_so():
     runs = pd.concat([curve, fine_tuned], ignore_index=True)
     runs["run_id"] = range(len(runs))
     group = next(g for g in found(runs).groups if g.label["mode"] == "fine_tune")
-    assert "borrowed_curve" in warning_names(group.warnings)
+    assert "borrowed_curve" in warning_codes(group.warnings)
     assert group.headline.multiplier.value == pytest.approx(2.0, rel=0.2)
 
 
@@ -158,7 +158,7 @@ def test_differing_seeds_are_paired_and_said():
     runs = simulate_runs(Truth(seed_effect=0.2), replay_tokens=(8192,), seeds=2, seed=8)
     runs = runs[(runs["order_seed"] == 0) | (runs["target_tokens"] == 8192)]
     result = found(runs)
-    assert "seeds_differ" in warning_names(all_warnings(result))
+    assert "seeds_differ" in warning_codes(all_warnings(result))
     assert result.groups[0].headline.multiplier.value == pytest.approx(2.0, rel=0.15)
 
 
@@ -184,16 +184,16 @@ def test_ten_thousand_replicates_of_200_runs_take_at_most_two_seconds():
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        analyse(runs, Settings(replicates=10_000))
+        analyse(runs, Settings(n_resamples=10_000))
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 2
 
 
 def test_quantities_are_shown_in_words():
-    assert [shown_tokens(v) for v in (16, 4096, 16384, 4e6, 2e9)] == [
+    assert [tokens_text(v) for v in (16, 4096, 16384, 4e6, 2e9)] == [
         "16", "4.1 thousand", "16.4 thousand", "4 million", "2 billion",
     ]  # fmt: skip
-    assert [shown_share(v) for v in (0.75, 0.875, 1 / 9)] == ["75 %", "87.5 %", "11.1 %"]
+    assert [percent_text(v) for v in (0.75, 0.875, 1 / 9)] == ["75 %", "87.5 %", "11.1 %"]
 
 
 def test_repeats_at_one_size_only_are_pooled_with_the_scatter_of_the_curve():

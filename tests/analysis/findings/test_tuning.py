@@ -5,15 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.findings.seeds import seed_means
-from analysis.findings.tuning import completed, tuned_runs
+from analysis.findings.tuning import Edge, completed_runs, edges_text, tuned_runs
 from analysis.runs import checked_runs
 from analysis.simulate import simulate_runs
-from tests.analysis.helpers import warning_names
+from tests.analysis.helpers import warning_codes
 
 
 def tuned(rows: list[dict[str, object]], **options):
     base = {"target_tokens": 4096, "replay_fraction": 0.0, "order_seed": 0}
-    return tuned_runs(completed(checked_runs(pd.DataFrame([base | row for row in rows]), "table")), **options)
+    return tuned_runs(completed_runs(checked_runs(pd.DataFrame([base | row for row in rows]), "table")), **options)
 
 
 def test_the_best_setting_is_chosen_on_the_selection_half_and_reported_on_the_other():
@@ -39,27 +39,28 @@ def test_seeds_are_averaged_never_minimised_over():
 
 def test_without_a_selection_half_the_choice_is_said_to_flatter():
     result = tuned([{"target_epochs": e, "target_loss": 3.5 + e / 100} for e in (4, 8)])
-    assert "choice_on_reported_loss" in warning_names(result.warnings)
+    assert "choice_on_reported_loss" in warning_codes(result.warnings)
 
 
 @pytest.mark.parametrize(
-    ("losses", "words"),
+    ("losses", "edges", "words"),
     (
-        ((3.4, 3.5, 3.6), "target_epochs 4 is the smallest tried"),
-        ((3.6, 3.5, 3.4), "target_epochs 16 is the largest tried"),
-        ((3.5, 3.4, 3.5), ""),
+        ((3.4, 3.5, 3.6), (Edge("target_epochs", 4, "smallest"),), "target_epochs 4 is the smallest tried"),
+        ((3.6, 3.5, 3.4), (Edge("target_epochs", 16, "largest"),), "target_epochs 16 is the largest tried"),
+        ((3.5, 3.4, 3.5), (), ""),
     ),
 )
-def test_a_best_at_the_edge_of_what_was_tried_is_named(losses, words):
+def test_a_best_at_the_edge_of_what_was_tried_is_named(losses, edges, words):
     result = tuned([{"target_epochs": e, "target_loss": v} for e, v in zip((4, 8, 16), losses, strict=True)])
-    assert result.cells["edge"].tolist() == [words]
+    assert result.cells["edges"].tolist() == [edges]
+    assert edges_text(edges) == words
 
 
 def test_one_epoch_and_no_weight_decay_are_natural_ends():
     result = tuned(
         [{"target_epochs": e, "weight_decay": w, "target_loss": 3 + e + w} for e in (1, 2) for w in (0.0, 0.1)]
     )
-    assert result.cells["edge"].tolist() == [""]
+    assert result.cells["edges"].tolist() == [()]
 
 
 def test_a_nuisance_column_can_be_made_an_axis():
@@ -124,7 +125,7 @@ def test_noise_comes_from_repeats_near_the_best_not_from_diverging_settings():
 
 
 def test_a_seed_effect_common_to_all_groups_is_no_noise():
-    runs = completed(checked_runs(simulate_runs(seeds=3, seed=4), "table"))
+    runs = completed_runs(checked_runs(simulate_runs(seeds=3, seed=4), "table"))
     runs = runs[runs["target_epochs"] == 8]
     key = runs.groupby(["target_tokens", "replay_fraction"]).ngroup()
     result = seed_means(key, runs["seeds"], runs["target_loss"].to_numpy())

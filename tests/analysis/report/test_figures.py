@@ -24,7 +24,7 @@ COMPARED = ("reference_curve", "loss_against_replay", "multiplier_against_size",
 
 @pytest.fixture(scope="module")
 def evidence(full_folder) -> Evidence:
-    return read_evidence(analyse(load_runs(full_folder), Settings(replicates=500)), full_folder)
+    return read_evidence(analyse(load_runs(full_folder), Settings(n_resamples=500)), full_folder)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_table_that_holds_everything_supports_every_figure(drawn):
 
 
 def test_a_small_table_leaves_figures_out_with_a_reason(small_folder):
-    findings = analyse(load_runs(small_folder), Settings(replicates=200))
+    findings = analyse(load_runs(small_folder), Settings(n_resamples=200))
     figures, left_out = draw_all(Evidence(findings))
     assert {"reference_curve", "loss_against_replay"} <= {figure.name for figure in figures}
     assert len(figures) + len(left_out) == len(DRAWERS)
@@ -88,7 +88,7 @@ def test_figures_over_settings_have_a_panel_for_each_target():
     ]
     runs = pd.concat(varied, ignore_index=True)
     runs["run_id"] = [f"run-{number}" for number in range(len(runs))]
-    shown = Evidence(analyse(runs, Settings(replicates=50)))
+    shown = Evidence(analyse(runs, Settings(n_resamples=50)))
     for draw, each in (
         (settings.data_schedules, 1),
         (settings.repetitions, 1),

@@ -16,7 +16,7 @@ from tests.analysis.helpers import write_study
 
 
 def written_report(study: Path, out: Path) -> Path:
-    findings = analyse(load_runs(study), Settings(replicates=500))
+    findings = analyse(load_runs(study), Settings(n_resamples=500))
     write_report(read_evidence(findings, study), out)
     return out
 
@@ -68,7 +68,7 @@ def test_markdown_tables_keep_their_shape(report):
 
 def test_a_rerun_writes_the_same_bytes(small_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DRAWERS", figures.DRAWERS[:2])
-    findings = analyse(load_runs(small_folder), Settings(replicates=200))
+    findings = analyse(load_runs(small_folder), Settings(n_resamples=200))
     outs = [tmp_path / name for name in ("a", "b")]
     for out in outs:
         write_report(read_evidence(findings, small_folder), out)
@@ -79,7 +79,7 @@ def test_a_rerun_writes_the_same_bytes(small_folder, tmp_path, monkeypatch):
 def test_text_of_the_user_is_escaped(tmp_path, no_figures):
     runs = simulate_runs(replay_tokens=(8192,), seeds=1, target="<script>alert(1)</script>")
     folder = write_study(tmp_path / "s", runs, {"title": "<b>bold</b> & co"})
-    findings = analyse(load_runs(folder), Settings(replicates=200))
+    findings = analyse(load_runs(folder), Settings(n_resamples=200))
     write_report(read_evidence(findings, folder), tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in html and "<b>bold" not in html and "&lt;b&gt;bold" in html
@@ -89,7 +89,7 @@ def test_text_of_the_user_is_escaped(tmp_path, no_figures):
 def test_a_broken_study_json_is_a_one_line_error(tmp_path, content):
     folder = write_study(tmp_path / "s", simulate_runs(replay_tokens=(8192,), seeds=1))
     (folder / "study.json").write_text(content)
-    findings = analyse(load_runs(folder), Settings(replicates=200))
+    findings = analyse(load_runs(folder), Settings(n_resamples=200))
     with pytest.raises(UserError, match=r"study\.json"):
         read_evidence(findings, folder)
 

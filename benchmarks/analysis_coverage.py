@@ -1,4 +1,7 @@
-"""Do nominal 90 % intervals cover the truth 90 % of the time? Simulations on known curves, per method."""
+"""How often nominal 90 % intervals cover the truth: simulations on known curves, per method.
+
+analysis_calibration.py records them; tests/analysis/test_calibration.py runs a few.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,10 +56,10 @@ class Coverage:
         return float(np.sqrt(self.covered * (1 - self.covered) / self.simulations))
 
 
-def coverage_of(case: Case, simulations: int, replicates: int = 1000, level: float = 0.9, seed: int = 0) -> Coverage:
+def coverage_of(case: Case, simulations: int, n_resamples: int = 1000, level: float = 0.9, seed: int = 0) -> Coverage:
     """Simulate the paper's five points with `case.noise` and count how often the interval of the multiplier holds."""
     if case.method == "whole study":
-        return _study_coverage(case, simulations, replicates, level, seed)
+        return _study_coverage(case, simulations, n_resamples, level, seed)
     truth = CURVES[case.curve]
     rng = np.random.default_rng(seed)
     sizes = np.repeat(SIZES, case.seeds)
@@ -66,7 +69,7 @@ def coverage_of(case: Case, simulations: int, replicates: int = 1000, level: flo
         pair = truth(np.array([CANDIDATE_TOKENS, BASELINE_TOKENS]))
         runs = pair[:, None] + case.noise * rng.standard_normal((2, case.seeds))
         if case.method == "naive":
-            intervals.append(naive_interval(sizes, losses, runs.mean(axis=1), replicates, level, rng))
+            intervals.append(naive_interval(sizes, losses, runs.mean(axis=1), n_resamples, level, rng))
             continue
         form, _, resampling = case.method.partition(" ")
         try:
@@ -74,7 +77,7 @@ def coverage_of(case: Case, simulations: int, replicates: int = 1000, level: flo
         except CurveError:
             continue
         result = effective_data_multiplier(
-            curve, candidate=runs[0], baseline=runs[1], level=level, replicates=replicates, seed=index,
+            curve, candidate=runs[0], baseline=runs[1], level=level, n_resamples=n_resamples, seed=index,
             resampling=resampling or "gaussian",
         )  # fmt: skip
         intervals.append((result.low, result.high))
@@ -82,23 +85,23 @@ def coverage_of(case: Case, simulations: int, replicates: int = 1000, level: flo
 
 
 def naive_interval(
-    sizes: Array, losses: Array, pair: Array, replicates: int, level: float, rng: np.random.Generator
+    sizes: Array, losses: Array, pair: Array, n_resamples: int, level: float, rng: np.random.Generator
 ) -> tuple[float, float]:
     """What is usually done: resample the residuals of A·N^(−B) + C as they are, refit, invert the two losses as if
     they were exact, take percentiles."""
     fit = fit_form("power_law", np.log(sizes), losses)
     fitted = fit.loss_at(np.log(sizes))[0]
     residuals = losses - fitted
-    resampled = fitted + rng.choice(residuals - residuals.mean(), size=(replicates, len(losses)))
+    resampled = fitted + rng.choice(residuals - residuals.mean(), size=(n_resamples, len(losses)))
     again = fit_form("power_law", np.log(sizes), resampled)
-    log_tokens = again.log_tokens_at(np.broadcast_to(pair, (replicates, 2)))
+    log_tokens = again.log_tokens_at(np.broadcast_to(pair, (n_resamples, 2)))
     with np.errstate(invalid="ignore"):
         ratio = np.nan_to_num(log_tokens[:, 0] - log_tokens[:, 1], nan=0.0, posinf=700.0, neginf=-700.0)
     low, high = np.quantile(ratio, [(1 - level) / 2, (1 + level) / 2])
     return float(np.exp(low)), float(np.exp(high))
 
 
-def _study_coverage(case: Case, simulations: int, replicates: int, level: float, seed: int) -> Coverage:
+def _study_coverage(case: Case, simulations: int, n_resamples: int, level: float, seed: int) -> Coverage:
     """Whole studies: epochs tuned, ρ chosen, baseline on the curve, seeds shared; the headline against its truth."""
     truth = Truth(noise=case.noise, evaluation_noise=case.noise / 2, seed_effect=4 * case.noise, exponent=0.4)
     intervals, truths = [], []
@@ -106,7 +109,7 @@ def _study_coverage(case: Case, simulations: int, replicates: int, level: float,
         runs = simulate_runs(
             truth, replay_tokens=(8192,), epochs=(4, 8, 16), seeds=case.seeds, seed=seed + 7919 * index
         )
-        settings = Settings(level=level, replicates=replicates, seed=index)
+        settings = Settings(level=level, n_resamples=n_resamples, seed=index)
         headline = analyse(checked_runs(runs, "simulated"), settings).groups[0].headline
         assert headline is not None
         intervals.append((headline.multiplier.low, headline.multiplier.high))
