@@ -139,9 +139,9 @@ def _only_study(runs: "pd.DataFrame", name: str) -> "pd.DataFrame":
     names = sorted(set(runs["study"].astype(str))) if "study" in runs else []
     if name not in names:
         raise UserError(f"the table has no study {name}; it has {', '.join(names) or 'no study column'}")
-    chosen = runs[runs["study"] == name]
-    chosen.attrs = runs.attrs
-    return chosen
+    one_study = runs[runs["study"] == name]
+    one_study.attrs = runs.attrs
+    return one_study
 
 
 if __name__ == "__main__":

@@ -209,11 +209,11 @@ def _against_perplexity(runs: pd.DataFrame, column: str) -> list[Caveat]:
 def _rows(mask: "pd.Series[bool]") -> str:
     """Rows in words, counted from 1 below the header."""
     numbers = np.flatnonzero(mask.to_numpy()) + 1
-    shown = ", ".join(str(n) for n in numbers[:5])
+    first = ", ".join(str(n) for n in numbers[:5])
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
-    return f"row{'s' if len(numbers) > 1 else ''} {shown}{more}"
+    return f"row{'s' if len(numbers) > 1 else ''} {first}{more}"
 
 
 def _quoted(values: Any) -> str:
-    shown = [str(v) for v in dict.fromkeys(values.head(5))]
-    return f"({', '.join(shown[:3])})"
+    first = [str(v) for v in dict.fromkeys(values.head(5))]
+    return f"({', '.join(first[:3])})"

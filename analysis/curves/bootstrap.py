@@ -72,13 +72,12 @@ def percentile_interval(log_ratio_R: Array, level: float) -> Interval:
 
 
 def _error_source(curve: ReferenceCurve, resampling: str) -> Callable[[np.random.Generator, tuple[int, int]], Array]:
-    """A function (rng, shape) → errors of unit variance."""
+    """A function (rng, shape) → errors of unit variance: standard normal, or drawn from the curve's residuals."""
     if resampling not in RESAMPLINGS:
         raise ValueError(f"resampling must be one of {', '.join(RESAMPLINGS)}, not {resampling!r}")
     if resampling == "gaussian" or curve.form not in PARAMETERS:
         return lambda rng, shape: rng.standard_normal(shape)
-    form = curve.with_form(curve.form)
-    pool = (curve.losses - form.fitted_losses()) * np.sqrt(curve.counts)
+    pool = (curve.losses - curve.form_losses()) * np.sqrt(curve.counts)
     pool = pool - pool.mean()
     pool = pool / np.sqrt(np.mean(pool**2))
     return lambda rng, shape: rng.choice(pool, size=shape)

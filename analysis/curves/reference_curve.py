@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.caveats import Caveat
 from analysis.curves.form_choice import FORMULAS, TOO_FEW_POINTS, FormFit, choose_form, examine_form
-from analysis.curves.forms import PARAMETERS, Array, fit_form
+from analysis.curves.forms import PARAMETERS, Array, FormFits, fit_form
 from analysis.curves.monotone import interpolate_log_tokens, interpolate_loss, monotone_knots
 from analysis.curves.noise import Noise, noise_from_repeats, noise_of
 from analysis.curves.points import checked_points, distinct_points, order_caveats
@@ -19,7 +19,7 @@ from analysis.errors import CurveError
 
 
 class EffectiveTokens(float):
-    """Target tokens that reach a loss: a number that knows how far to trust it.
+    """Target tokens that reach a loss: a number with the bounds that the reference points allow.
 
     Attributes: `at_least`, `at_most`, tokens: what the reference points alone allow where the loss lies outside them
     (0 and inf otherwise: no bound is needed).
@@ -114,7 +114,7 @@ class ReferenceCurve:
         if len(tokens) < 2:
             raise CurveError(f"a reference curve needs at least two target sizes; there is only {tokens[0]:g} tokens")
         examined = _examined(form, np.log(tokens), losses_n, counts_n, huber_delta)
-        chosen, reason = _pick(form, examined)
+        chosen, reason = _fit_to_use(form, examined)
         caveats += order_caveats(tokens, losses_n)
         caveats += [c for c in chosen.warnings if form != "monotone" or c.code in TOO_FEW_POINTS]
         residual = None
@@ -198,33 +198,24 @@ class ReferenceCurve:
             return interpolate_log_tokens(knots_Rn, fitted_Rn, query_RK, beyond)
         return fit_form(self.form, x_n, losses_Rn, self._weights()).log_tokens_at(query_RK)
 
-    def with_form(self, form: str) -> "ReferenceCurve":
-        """The same points with another form asked for."""
-        return ReferenceCurve.fit(
-            self.target_tokens,
-            self.losses,
-            form,
-            counts=self.counts,
-            seed_noise=self.seed_noise,
-            huber_delta=self.huber_delta,
-        )
-
     def fitted_losses(self) -> Array:
         """Losses (n,) of the curve at its own points, nats: about which replicates are drawn."""
-        if self.interpolates:
-            return self.losses
+        return self.losses if self.interpolates else self.form_losses()
+
+    def form_losses(self) -> Array:
+        """Losses (n,) of the form at the curve's own points, nats."""
         return self._fits().loss_at(np.log(self.target_tokens))[0]
 
     def _weights(self) -> Array:
         if self.huber_delta is None or self.form == "monotone":
             return self.counts
-        size_n = np.abs(self._fits().loss_at(np.log(self.target_tokens))[0] - self.losses)
+        size_n = np.abs(self.form_losses() - self.losses)
         return self.counts * np.minimum(1.0, self.huber_delta / np.maximum(size_n, 1e-300))
 
-    def _fits(self) -> Any:
+    def _fits(self) -> FormFits:
         return next(fit for fit in self.alternatives if fit.form == self.form).fits
 
-    def _beyond(self) -> Any:
+    def _beyond(self) -> FormFits | None:
         return None if self.requested == "monotone" else self._fits()
 
     def _knots(self) -> tuple[Array, Array]:
@@ -242,7 +233,8 @@ def _examined(form: str, x_n: Array, losses_n: Array, counts_n: Array, delta: fl
     return [examine_form(f, x_n, losses_n, counts_n, delta) for f in able]
 
 
-def _pick(form: str, examined: list[FormFit]) -> tuple[FormFit, str]:
+def _fit_to_use(form: str, examined: list[FormFit]) -> tuple[FormFit, str]:
+    """The fit that was asked for, or the one that AICc and leave-one-out choose, and why."""
     falling = [fit for fit in examined if fit.falls]
     if not falling or (form in PARAMETERS and form not in [fit.form for fit in falling]):
         raise CurveError("the reference losses do not fall with target tokens: there is no curve to invert")

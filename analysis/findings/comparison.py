@@ -87,8 +87,8 @@ def comparison_table(
     """
     candidates, against = list(baselines), list(baselines.values())
     settings = [column for column in NUISANCE if column in cells and column not in label]
-    kept = [*CELL, *settings, "settings", "runs", "seeds", "selection_loss", "target_loss", "generic_loss", "edges"]
-    table = cells.loc[candidates, kept].rename(columns={"edges": "edge"})
+    columns = [*CELL, *settings, "settings", "runs", "seeds", "selection_loss", "target_loss", "generic_loss", "edges"]
+    table = cells.loc[candidates, columns].rename(columns={"edges": "edge"})
     table["edge"] = table["edge"].map(edges_text).astype("object")
     for column in ("target_loss", "generic_loss", "selection_loss", "settings", *settings):
         table[f"baseline_{column}"] = cells.loc[against, column].to_numpy()

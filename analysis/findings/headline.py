@@ -35,27 +35,24 @@ class Headline:
 
 
 def headline_of(
-    table: pd.DataFrame,
+    row: "pd.Series[Any]",
     cells: pd.DataFrame,
     results: dict[int, EffectiveDataMultiplier],
     optima: tuple[Optimum, ...],
-) -> Headline | None:
-    """The comparison of `asked_row` with its multiplier and the range of the best fraction; None without results."""
-    row: Any = asked_row(table)
-    if row is None or not results:
-        return None
-    cell = int(row.name)
+) -> Headline:
+    """The comparison of `row` (from `asked_row`) with its multiplier and the range of the best fraction."""
+    cell: Any = row.name
     at = [
         o for o in optima if (o.target_tokens, o.stage2_allocation) == (row["target_tokens"], row["stage2_allocation"])
     ]
     low, high = (at[0].low, at[0].high) if at else (row["replay_fraction"],) * 2
     return Headline(
         row=row,
-        multiplier=results[cell],
+        multiplier=results[int(cell)],
         rho_low=float(low),
         rho_high=float(high),
         largest_tried=bool(at and row["replay_fraction"] == at[0].best_replay and at[0].edge),
-        edges=cells.loc[cell, "edges"],  # type: ignore[arg-type]
+        edges=cells.loc[cell, "edges"],
     )
 
 
@@ -68,6 +65,7 @@ def asked_row(table: pd.DataFrame) -> "pd.Series[Any] | None":
     if best.empty:
         return None
     replay = table[table["replay_fraction"] > 0]
-    sizes = replay.groupby("target_tokens").agg(tried=("replay_fraction", "size"), runs=("runs", "sum")).reset_index()
-    order = np.lexsort((sizes["target_tokens"], -sizes["runs"], -sizes["tried"]))
-    return best[best["target_tokens"] == sizes["target_tokens"].iloc[order[0]]].iloc[0]
+    sizes, index = np.unique(replay["target_tokens"].to_numpy(), return_inverse=True)
+    tried, runs = np.bincount(index), np.bincount(index, weights=replay["runs"])
+    order = np.lexsort((sizes, -runs, -tried))
+    return best[best["target_tokens"] == sizes[order[0]]].iloc[0]

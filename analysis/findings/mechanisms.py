@@ -32,6 +32,15 @@ def headline_runs(findings: Findings, tuned: bool = True) -> tuple[pd.DataFrame,
     return runs[(runs["target_tokens"] == tokens) & plain_or_same], tokens
 
 
+def runs_to_follow(findings: Findings) -> list[tuple[float, "pd.Series[Any]"]]:
+    """(ρ, run) of a tuned run without replay and of one with the best replay, of those that the headline is about."""
+    runs, _ = headline_runs(findings)
+    cells = findings.groups[0].cells.set_index("cell")
+    by_loss = cells.loc[runs["cell"].unique()].sort_values("selection_loss")["replay_fraction"]
+    fractions = [0.0, *[rho for rho in by_loss if rho > 0][:1]]
+    return [(rho, at.iloc[0]) for rho in fractions if len(at := runs[runs["replay_fraction"] == rho])]
+
+
 def _series(runs: pd.DataFrame, history: pd.DataFrame | None, columns: Sequence[str]) -> SeriesByRun:
     """The history of `runs` by (run_id, metric), in the order of steps, without missing values."""
     if history is None or history.empty:
@@ -105,12 +114,12 @@ def overfitting(runs: pd.DataFrame, history: pd.DataFrame | None) -> pd.DataFram
     run: Any
     for run in runs.itertuples():
         start, end = float(run.stage2_step), float(run.steps)
-        seen = by_series.get((run.run_id, "target_loss"))
+        observed = by_series.get((run.run_id, "target_loss"))
         train = by_series.get((run.run_id, "train_target_loss"))
-        if seen is None or train is None or not start < end:
+        if observed is None or train is None or not start < end:
             continue
         steps, values = train["step"].to_numpy(dtype=float), train["value"].to_numpy()
-        for step, validation in zip(seen["step"].to_numpy(dtype=float), seen["value"], strict=True):
+        for step, validation in zip(observed["step"].to_numpy(dtype=float), observed["value"], strict=True):
             until = values[(steps <= step) & (steps > start)]
             if step > start and len(until):
                 recent = ((steps <= step) & (steps > step - FIRST_SHARE * (end - start)) & (steps > start)).sum()
@@ -148,10 +157,10 @@ def loss_before_stage2(runs: pd.DataFrame, history: pd.DataFrame | None, metric:
     nothing = pd.Series(np.nan, index=runs.index)
     if history is None or not {"run_id", "stage2_step"} <= set(runs.columns):
         return nothing
-    seen = history[(history["metric"] == metric) & np.isfinite(history["value"])]
-    seen = seen.merge(runs[["run_id", "stage2_step"]], on="run_id")
-    seen = seen[seen["step"] <= seen["stage2_step"]].sort_values("step", kind="stable")
-    return runs["run_id"].map(seen.groupby("run_id")["value"].last())
+    observed = history[(history["metric"] == metric) & np.isfinite(history["value"])]
+    observed = observed.merge(runs[["run_id", "stage2_step"]], on="run_id")
+    observed = observed[observed["step"] <= observed["stage2_step"]].sort_values("step", kind="stable")
+    return runs["run_id"].map(observed.groupby("run_id")["value"].last())
 
 
 def mechanism_sentences(runs: pd.DataFrame, history: pd.DataFrame | None) -> list[str]:
@@ -171,12 +180,12 @@ def mechanism_sentences(runs: pd.DataFrame, history: pd.DataFrame | None) -> lis
 def _shock_sentences(jumps: pd.DataFrame) -> list[str]:
     parts = []
     for column, words in (("target_jump", "the target loss changes by"), ("generic_jump", "the generic loss by")):
-        known = jumps[column].dropna()
-        if len(known):
-            parts.append(f"{words} {_from_to(known, 'nats', signed=True)}")
-    known = jumps["gradient_jump"].dropna()
-    if len(known):
-        parts.append(f"the gradient norm is multiplied by {_from_to(known, '')}")
+        by_rho = jumps[column].dropna()
+        if len(by_rho):
+            parts.append(f"{words} {_from_to(by_rho, 'nats', signed=True)}")
+    by_rho = jumps["gradient_jump"].dropna()
+    if len(by_rho):
+        parts.append(f"the gradient norm is multiplied by {_from_to(by_rho, '')}")
     return [f"Shock: in the first steps of stage 2 {'; '.join(parts)}."] if parts else []
 
 
@@ -191,6 +200,6 @@ def _forgetting_sentence(table: pd.DataFrame) -> str:
 def _from_to(by_rho: "pd.Series[float]", unit: str, signed: bool = False) -> str:
     """ "0.12 nats at ρ = 0 and 0.03 nats at ρ = 0.75": the smallest and the largest fraction."""
     by_rho = by_rho.sort_index()
-    shown = [by_rho.index[0]] if len(by_rho) == 1 else [by_rho.index[0], by_rho.index[-1]]
+    fractions = [by_rho.index[0]] if len(by_rho) == 1 else [by_rho.index[0], by_rho.index[-1]]
     style = "+.3f" if signed else ".3f" if unit else ".2f"
-    return " and ".join(f"{by_rho[rho]:{style}}{' ' + unit if unit else ''} at ρ = {rho:.3g}" for rho in shown)
+    return " and ".join(f"{by_rho[rho]:{style}}{' ' + unit if unit else ''} at ρ = {rho:.3g}" for rho in fractions)

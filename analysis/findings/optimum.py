@@ -45,7 +45,7 @@ def replay_optima(cells: pd.DataFrame, losses_RK: Array | None, level: float) ->
             continue
         at = at.sort_values("replay_fraction")
         rho_S = at["replay_fraction"].to_numpy()
-        chosen = best(at)
+        best_cell = best(at)
         low, high = float(rho_S[0]), float(rho_S[-1])
         smooth_R: Array = np.zeros(0)
         if losses_RK is not None:
@@ -54,7 +54,7 @@ def replay_optima(cells: pd.DataFrame, losses_RK: Array | None, level: float) ->
             tail = (1 - level) / 2
             low, high = (float(v) for v in np.quantile(winners_R, [tail, 1 - tail], method="inverted_cdf"))
             smooth_R = smooth_optimum(rho_S, losses_RS)
-        best_replay = float(chosen["replay_fraction"])
+        best_replay = float(best_cell["replay_fraction"])
         smooth = smooth_optimum(rho_S, at["target_loss"].to_numpy()[None])[0]
         optima.append(
             Optimum(
@@ -63,7 +63,7 @@ def replay_optima(cells: pd.DataFrame, losses_RK: Array | None, level: float) ->
                 best_replay=best_replay,
                 low=low,
                 high=high,
-                loss=float(chosen["target_loss"]),
+                loss=float(best_cell["target_loss"]),
                 smooth=float(smooth),
                 smooth_R=smooth_R,
                 edge=best_replay == rho_S[-1],

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.curves.noise import Noise
 from analysis.curves.reference_curve import ReferenceCurve
 from analysis.findings.cells import TunedGroup
-from analysis.findings.headline import Headline, asked_row
+from analysis.findings.headline import Headline
 from analysis.findings.seeds import seed_means
 from analysis.findings.tuning import CELL, Edge, runs_with
 from analysis.runs import NUISANCE
@@ -65,21 +65,19 @@ def _json_value(value: Any) -> Any:
 
 def recommend(
     group: TunedGroup,
+    row: "pd.Series[Any]",
     *,
-    table: pd.DataFrame,
     curve: ReferenceCurve | None,
     headline: Headline | None,
     done: pd.DataFrame,
     level: float,
-) -> Recommendation | None:
-    """The recommendation for a group; None where replay has no runs without replay at its target size to beat.
+) -> Recommendation:
+    """The recommendation for a group.
 
-    Args: `table`, its comparisons (from `comparison_table`); `curve` and `headline`, where it has them; `done`, the
-    analysed runs of all groups; `level` of the intervals.
+    Args: `row`, the best replay cell beside its baseline (from `asked_row`); `curve` and `headline`, where the group
+    has them; `done`, the analysed runs of all groups; `level` of the intervals.
     """
-    row: Any = asked_row(table)
-    if row is None:
-        return None
+    number: Any = row.name
     noise = curve.noise if curve is not None else group.seed_noise
     gain = float(row["baseline_target_loss"] - row["target_loss"])
     baseline = _baseline_cell(group.cells, row)
@@ -91,11 +89,11 @@ def recommend(
         verdict = "replay"
     elif gain + width < 0 and halves_agree:
         verdict = "no_replay"
-    used = "baseline_" if verdict == "no_replay" else ""
-    chosen = {name: row[f"{used}{name}"] for name in NUISANCE if name in row and pd.notna(row[f"{used}{name}"])}
+    prefix = "baseline_" if verdict == "no_replay" else ""
+    chosen = {name: row[f"{prefix}{name}"] for name in NUISANCE if name in row and pd.notna(row[f"{prefix}{name}"])}
     epochs = chosen.pop("target_epochs", None)
     rho = 0.0 if verdict == "no_replay" else float(row["replay_fraction"])
-    cell = baseline if verdict == "no_replay" else group.cells.loc[row.name]
+    cell = baseline if verdict == "no_replay" else group.cells.loc[number]
     settle = [*_settling(verdict, row, gain, noise, baseline_runs, level), *halves]
     settle += [*_wider_grids(group.cells, row, cell), *_better_curve(row, curve)]
     return Recommendation(

@@ -1,4 +1,4 @@
-"""Does replay help where target and generic text are unrelated? Distance against multiplier and best ρ (study 14)."""
+"""How far a target is from the generic text, beside what replay is worth there and the best ρ (study 14)."""
 
 import numpy as np
 import pandas as pd

@@ -33,7 +33,8 @@ def seed_means(group: Any, seed: Any, loss: Array) -> SeedMeans:
     """Group means by least squares on loss = group + seed, which compares groups on the seeds that they share.
 
     With every seed in every group these are the plain means; where the groups fall apart into sets that share no seed
-    they stay plain means. The noise is what is left over: a seed's effect that is common to all groups is none.
+    they stay plain means. The noise comes from what is left over: a seed's effect that is common to all groups is
+    not noise.
     """
     groups, g = np.unique(np.asarray(group), return_inverse=True)
     seeds, s = np.unique(np.asarray(seed).astype(str), return_inverse=True)
@@ -42,10 +43,10 @@ def seed_means(group: Any, seed: Any, loss: Array) -> SeedMeans:
     n_groups, n_seeds = len(groups), len(seeds)
     connected = n_seeds == 1 or (n_seeds <= MOST_SEEDS and _connected(g, s, n_groups, n_seeds))
     if n_seeds == 1 or not connected:
-        return SeedMeans(plain, counts, _noise(loss - plain[g], len(loss) - n_groups), False, connected)
+        return SeedMeans(plain, counts, _noise_of_residuals(loss - plain[g], len(loss) - n_groups), False, connected)
     effect = _seed_effects(g, s, loss, counts, plain, n_seeds)
     means = np.bincount(g, weights=loss - effect[s]) / counts
-    noise = _noise(loss - means[g] - effect[s], len(loss) - n_groups - n_seeds + 1)
+    noise = _noise_of_residuals(loss - means[g] - effect[s], len(loss) - n_groups - n_seeds + 1)
     balanced = len(np.unique(g * n_seeds + s)) == n_groups * n_seeds
     return SeedMeans(plain if balanced else means, counts, noise, not balanced, True)
 
@@ -59,10 +60,10 @@ def _seed_effects(g: Codes, s: Codes, loss: Array, counts: Array, plain: Array, 
     return effect - (runs @ effect) / runs.sum()
 
 
-def _noise(left: Array, dof: int) -> Noise | None:
+def _noise_of_residuals(residuals: Array, dof: int) -> Noise | None:
     if dof < 1:
         return None
-    return Noise(float(np.sqrt((left**2).sum() / dof)), int(dof), "repeated runs")
+    return Noise(float(np.sqrt((residuals**2).sum() / dof)), int(dof), "repeated runs")
 
 
 def _connected(g: Codes, s: Codes, n_groups: int, n_seeds: int) -> bool:

@@ -15,7 +15,7 @@ from analysis.curves.reference_curve import ReferenceCurve
 from analysis.errors import CurveError, UserError
 from analysis.findings.cells import TunedGroup, reference_cells, tuned_group
 from analysis.findings.comparison import baselines_of, comparison_table, multipliers_of, replicates_of
-from analysis.findings.headline import Headline, headline_of
+from analysis.findings.headline import Headline, asked_row, headline_of
 from analysis.findings.optimum import Optimum, OptimumLaw, fit_optimum_law, replay_optima
 from analysis.findings.recommendation import Recommendation, recommend
 from analysis.findings.tuning import CELL, GROUP, completed_runs, tuned_runs
@@ -156,11 +156,9 @@ class _GroupCurve:
 def _curves_of(groups: Sequence[TunedGroup], form: str) -> list[_GroupCurve]:
     """For every group its own curve, or, where its runs allow none, one that another group lends."""
     own = [_own_curve(group, form) for group in groups]
-    lenders = [(group, mine.curve) for group, mine in zip(groups, own, strict=True) if mine.curve is not None]
-    return [
-        mine if mine.curve is not None else _borrowed_curve(group, lenders, mine)
-        for group, mine in zip(groups, own, strict=True)
-    ]
+    pairs = list(zip(groups, own, strict=True))
+    lenders = [(group, fitted.curve) for group, fitted in pairs if fitted.curve is not None]
+    return [fitted if fitted.curve is not None else _borrowed_curve(group, lenders, fitted) for group, fitted in pairs]
 
 
 def _own_curve(group: TunedGroup, form: str) -> _GroupCurve:
@@ -214,7 +212,11 @@ def _group_findings(group: TunedGroup, fitted: _GroupCurve, done: pd.DataFrame, 
         results = multipliers_of(curve, cells, baselines, log_tokens_RK, settings.level)
     table = comparison_table(group.label, cells, baselines, results)
     optima = tuple(replay_optima(cells, losses_RK, settings.level))
-    headline = headline_of(table, cells, results, optima)
+    row = asked_row(table)
+    headline = headline_of(row, cells, results, optima) if row is not None and results else None
+    recommendation = None
+    if row is not None:
+        recommendation = recommend(group, row, curve=curve, headline=headline, done=done, level=settings.level)
     return GroupFindings(
         label=group.label,
         cells=cells,
@@ -227,7 +229,7 @@ def _group_findings(group: TunedGroup, fitted: _GroupCurve, done: pd.DataFrame, 
         results=results,
         optima=optima,
         headline=headline,
-        recommendation=recommend(group, table=table, curve=curve, headline=headline, done=done, level=settings.level),
+        recommendation=recommendation,
     )
 
 

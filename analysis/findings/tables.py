@@ -1,4 +1,4 @@
-"""Pieces of a table, typed as what they are: parts by key, rows by index."""
+"""Typed access to pandas tables: parts by key, rows by index, the row with the least value."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -73,10 +73,10 @@ def completed_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 def runs_with(runs: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
     """The runs whose columns have these values; a missing value is found by a missing one."""
-    chosen = np.ones(len(runs), dtype=bool)
+    matches = np.ones(len(runs), dtype=bool)
     for column, value in values.items():
-        chosen &= (runs[column].isna() if pd.isna(value) else runs[column] == value).to_numpy()
-    return runs[chosen]
+        matches &= (runs[column].isna() if pd.isna(value) else runs[column] == value).to_numpy()
+    return runs[matches]
 
 
 def seed_labels(runs: pd.DataFrame) -> "pd.Series[str]":
@@ -143,7 +143,7 @@ def _edges(done: pd.DataFrame, cells: pd.DataFrame, nuisance: Sequence[str]) -> 
     """For each cell, the numeric settings whose best value is the smallest or largest of several that were tried."""
     edges: dict[Any, tuple[Edge, ...]] = dict.fromkeys(cells.index, ())
     for column in nuisance:
-        if not pd.api.types.is_numeric_dtype(done[column]):
+        if not pd.api.types.is_numeric_dtype(done[column]) or done[column].nunique() < 2:
             continue
         tried = done.groupby("cell")[column].agg(["min", "max", "nunique"]).loc[cells.index]
         several = tried["nunique"] > 1

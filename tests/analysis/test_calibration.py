@@ -1,3 +1,5 @@
+"""Intervals of nominal 90 % hold the truth about 90 % of the time; docs/analysis-calibration.md has the whole table."""
+
 import pytest
 
 from benchmarks.analysis_coverage import CASES, Case, coverage_of, record

@@ -1,3 +1,5 @@
+"""What the documents of the analysis promise is true of the code and of the recorded benchmarks."""
+
 import json
 import re
 import runpy
@@ -41,10 +43,18 @@ def test_every_warning_that_the_code_can_give_is_explained():
     assert used == set(get_args(Code)) <= documented
 
 
-@pytest.mark.parametrize("name", ("analysis_calibration", "analysis_bootstrap"))
+@pytest.mark.parametrize("name", ("analysis_calibration", "analysis_bootstrap", "analysis_rows"))
 def test_recorded_benchmarks_name_command_versions_machine_and_spread(name):
     record = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     assert {"command", "commit", "python", "versions", "machine"} <= record.keys()
+
+
+def test_the_recorded_speed_keeps_its_promise():
+    curves = json.loads((ROOT / "benchmarks" / "analysis_bootstrap.json").read_text())
+    assert all(c["curve_fit"]["median"] > 50 * c["ours"]["median"] for c in curves["curves"])
+    assert curves["study"]["runs"] == 200 and curves["study"]["median"] < 2
+    table = json.loads((ROOT / "benchmarks" / "analysis_rows.json").read_text())
+    assert table["rows"] == 1_000_000 and table["analysis"]["median"] < 30
 
 
 def test_the_recorded_coverage_keeps_its_promise_for_every_method():

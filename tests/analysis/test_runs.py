@@ -1,3 +1,5 @@
+"""Run tables from CSV and parquet: what is accepted, and what is refused with every problem in one message."""
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,3 +1,5 @@
+"""Run tables from W&B, with a stub in place of the server."""
+
 import pytest
 
 from analysis import load_runs
@@ -63,8 +65,8 @@ def test_a_project_must_be_named_with_its_entity(path):
         load_runs(path)
 
 
-@pytest.mark.slow
-def test_a_server_that_does_not_answer_is_a_one_line_error(server):
+def test_a_server_that_does_not_answer_is_a_one_line_error(server, monkeypatch):
+    monkeypatch.setattr("analysis.wandb_table.TIMEOUT_SECONDS", 1)
     server.close()
     with pytest.raises(UserError) as caught:
         load_runs("wandb:me/project")

@@ -1,4 +1,4 @@
-"""The sheet of paper of every figure: one style, column width, the same bytes on a rerun, PDF, PNG and SVG."""
+"""What all figures share: one style, column width, the same bytes on a rerun, PDF, PNG and SVG."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -88,13 +88,13 @@ def token_ticks(axis: Any, tokens: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
     axis.set_xscale("log")
-    shown = sorted(set(tokens))
-    step = -(-len(shown) // 6)
-    shown = shown[::step]
-    axis.xaxis.set_major_locator(FixedLocator(shown))
+    ticks = sorted(set(tokens))
+    step = -(-len(ticks) // 6)
+    ticks = ticks[::step]
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xticklabels([short_tokens(value) for value in shown])
+    axis.set_xticklabels([short_tokens(value) for value in ticks])
 
 
 def short_tokens(tokens: float) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.findings import mechanisms
 from analysis.findings.evidence import Evidence, NotEnoughError
-from analysis.findings.mechanisms import headline_runs
+from analysis.findings.mechanisms import headline_runs, runs_to_follow
 from analysis.findings.tables import parts
 from analysis.report.figures.canvas import BLACK, Drawing, drawer, legend_above, panels, series_style, short_tokens
 from analysis.report.figures.question import MOST_SERIES
@@ -18,7 +18,7 @@ def shock(evidence: Evidence) -> Drawing:
     """Jumps of target loss, generic loss and gradient norm in the first steps of stage 2, against ρ."""
     runs, tokens = headline_runs(evidence.findings)
     table = mechanisms.shock(runs, evidence.history)
-    shown = [
+    columns = [
         (column, words)
         for column, words in (
             ("target_jump", "jump of target loss (nats)"),
@@ -27,8 +27,8 @@ def shock(evidence: Evidence) -> Drawing:
         )
         if table[column].notna().any()
     ]
-    figure, axes = panels(1, len(shown), 2.1, width=2.25 * len(shown) if len(shown) > 1 else 3.25)
-    for index, (column, words) in enumerate(shown):
+    figure, axes = panels(1, len(columns), 2.1, width=2.25 * len(columns) if len(columns) > 1 else 3.25)
+    for index, (column, words) in enumerate(columns):
         axis = axes[0, index]
         _mean_and_runs(axis, table, column, series_style(index))
         axis.axhline(1.0 if column == "gradient_jump" else 0.0, linestyle=":", color=BLACK, linewidth=0.8)
@@ -48,20 +48,20 @@ def _mean_and_runs(axis: Any, table: pd.DataFrame, column: str, style: dict[str,
 def overfitting(evidence: Evidence) -> Drawing:
     """The gap of validation and train loss on the target: through stage 2 (where observed) and at the end against E."""
     runs, tokens = headline_runs(evidence.findings, tuned=False)
-    shown = []
+    panel_tables = []
     try:
         through = mechanisms.overfitting(headline_runs(evidence.findings)[0], evidence.history)
         if through.groupby("run_id")["step"].nunique().max() > 1:
-            shown.append(("through", through))
+            panel_tables.append(("through", through))
     except NotEnoughError:
         pass
     final = mechanisms.final_gap(runs)
     if "target_epochs" in final and final["target_epochs"].nunique() > 1:
-        shown.append(("epochs", final))
+        panel_tables.append(("epochs", final))
     else:
-        shown.append(("end", final))
-    figure, axes = panels(1, len(shown), 2.2, width=6.75 if len(shown) > 1 else 3.25)
-    for axis, (kind, table) in zip(axes[0], shown, strict=True):
+        panel_tables.append(("end", final))
+    figure, axes = panels(1, len(panel_tables), 2.2, width=6.75 if len(panel_tables) > 1 else 3.25)
+    for axis, (kind, table) in zip(axes[0], panel_tables, strict=True):
         if kind == "end":
             _mean_and_runs(axis, table, "gap", series_style(0))
             axis.set_xlabel("replay fraction ρ")
@@ -107,20 +107,18 @@ def training_curves(evidence: Evidence) -> Drawing:
     history = evidence.history
     if history is None or not {"run_id", "stage2_step"} <= set(runs.columns):
         raise NotEnoughError("there is no history beside the run table, or the table has no run_id and stage2_step")
-    cells = evidence.findings.groups[0].cells.set_index("cell")
-    rho = cells.loc[runs["cell"].unique()].sort_values("selection_loss")["replay_fraction"]
-    chosen = [0.0, *[r for r in rho if r > 0][:1]]
-    picked = [(r, runs[runs["replay_fraction"] == r].iloc[0]) for r in chosen if (runs["replay_fraction"] == r).any()]
+    followed = runs_to_follow(evidence.findings)
     metrics = (("train_target_loss", "target"), ("train_generic_loss", "generic"))
-    known = history[history["run_id"].isin([run["run_id"] for _, run in picked])]
-    known = known[known["metric"].isin([m for m, _ in metrics]) & np.isfinite(known["value"])]
-    if known.empty:
+    of_metrics = history["metric"].isin([metric for metric, _ in metrics]) & np.isfinite(history["value"])
+    losses = history[of_metrics & history["run_id"].isin([run["run_id"] for _, run in followed])]
+    if losses.empty:
         raise NotEnoughError("the history has no train losses of the runs")
     figure, axes = panels(1, 2, 2.2, width=6.75)
-    for index, (r, run) in enumerate(picked):
+    for index, (r, run) in enumerate(followed):
         style = series_style(index)
         for axis, (metric, words) in zip(axes[0], metrics, strict=True):
-            series = known[(known["run_id"] == run["run_id"]) & (known["metric"] == metric)].sort_values("step")
+            of_run = (losses["run_id"] == run["run_id"]) & (losses["metric"] == metric)
+            series = losses[of_run].sort_values("step")
             smooth = series["value"].rolling(9, min_periods=1, center=True).median()
             few = "." if len(series) < 40 else ""
             axis.plot(series["step"], smooth, marker=few, color=style["color"], linewidth=0.9, label=f"ρ = {r:.3g}")

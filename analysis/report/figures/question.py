@@ -39,10 +39,10 @@ def reference_curve(evidence: Evidence) -> Drawing:
     figure, axes = panel_grid(len(groups), 2.4)
     for group, name, axis in zip(groups, distinct_names(groups), axes, strict=True):
         assert group.curve is not None
-        chosen = best_replay_cells(group.multipliers)
+        best_cells = best_replay_cells(group.multipliers)
         arrows = [
             (row["target_tokens"], row["target_loss"], row["effective_tokens"], _arrow_text(group.results[int(i)]))
-            for i, row in rows(chosen)
+            for i, row in rows(best_cells)
         ]
         draw_curve(axis, group.curve, [arrow[0] for arrow in arrows])
         for arrow in arrows:
@@ -162,8 +162,8 @@ def _loss_line(axis: Any, at: pd.DataFrame, style: dict[str, Any], label: str) -
     baseline = at.loc[rho == 0, "target_loss"]
     if len(baseline):
         axis.axhline(baseline.iloc[0], linestyle=":", color=style["color"], linewidth=0.9)
-    chosen = best(at)
-    axis.plot([chosen["replay_fraction"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
+    best_cell = best(at)
+    axis.plot([best_cell["replay_fraction"]], [best_cell["target_loss"]], "*", color=style["color"], markersize=10)
 
 
 def _mark_recommendation(axis: Any, series: dict[float, pd.DataFrame], advice: Recommendation) -> None:
@@ -172,12 +172,12 @@ def _mark_recommendation(axis: Any, series: dict[float, pd.DataFrame], advice: R
     at = at[at["replay_fraction"] == advice.replay_fraction] if at is not None else None
     if at is None or at.empty:  # not drawn here
         return
-    chosen = at.iloc[0]
+    point = at.iloc[0]
     words = f"use ρ = {advice.replay_fraction:.3g}"
     if advice.target_epochs is not None:
         words += f", E = {advice.target_epochs:g}"
     undecided = advice.verdict == "undecided"
-    axis.plot([chosen["replay_fraction"]], [chosen["target_loss"]], "o", markersize=11, markerfacecolor="none",
+    axis.plot([point["replay_fraction"]], [point["target_loss"]], "o", markersize=11, markerfacecolor="none",
               color=BLACK, alpha=0.4 if undecided else 1.0, label="undecided" if undecided else words)  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures over data schedules (ρ × α), over what is else tuned away (decay, rates, epochs), and of accuracy."""
+"""Figures of data schedules (ρ × α), of settings that are otherwise tuned away, and of task scores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -74,10 +74,10 @@ def draw_heat_map(axis: Any, cells: pd.DataFrame) -> Any:
         if np.isfinite(value):
             colour = "white" if value < middle else "black"
             axis.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=6.5)
-    chosen = best(cells)
+    best_cell = best(cells)
     column, row = (
-        list(table.columns).index(chosen["replay_fraction"]),
-        list(table.index).index(chosen["stage2_allocation"]),
+        list(table.columns).index(best_cell["replay_fraction"]),
+        list(table.index).index(best_cell["stage2_allocation"]),
     )
     frame = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
     axis.add_patch(frame)
@@ -141,8 +141,8 @@ def learning_rate_schedules(evidence: Evidence) -> Drawing:
         cells = panel.cells
         names = sorted(cells["lr_schedule"].astype(str).unique(), key=_schedule_order)
         for index, (value, at) in enumerate(parts(cells, axis_of_series)[:MOST_SERIES]):
-            chosen = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")
-            losses = [chosen["target_loss"].get(schedule, np.nan) for schedule in names]
+            best_cells = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")
+            losses = [best_cells["target_loss"].get(schedule, np.nan) for schedule in names]
             axis.plot(range(len(names)), losses, **series_style(index), label=f"{letter} = {value:.3g}")
         axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
         axis.set_xlabel("learning-rate schedule")
@@ -170,8 +170,10 @@ def repetitions(evidence: Evidence) -> Drawing:
             at = at.sort_values("target_epochs")
             style = series_style(index)
             axis.plot(at["target_epochs"], at["target_loss"], **style, label=f"ρ = {rho:.3g}")
-            chosen = best(at)
-            axis.plot([chosen["target_epochs"]], [chosen["target_loss"]], "*", color=style["color"], markersize=10)
+            best_cell = best(at)
+            axis.plot(
+                [best_cell["target_epochs"]], [best_cell["target_loss"]], "*", color=style["color"], markersize=10
+            )
         _epoch_ticks(axis, cells["target_epochs"])
         axis.set_ylabel("target loss (nats)")
         legend_above(axis, name)
@@ -182,9 +184,9 @@ def repetitions(evidence: Evidence) -> Drawing:
 def _epoch_ticks(axis: Any, epochs: "pd.Series[float]") -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    shown = np.sort(epochs.unique())
+    ticks = np.sort(epochs.unique())
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(FixedLocator(shown[:: -(-len(shown) // 8)].tolist()))
+    axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 8)].tolist()))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xlabel("epochs over the target data $E$")

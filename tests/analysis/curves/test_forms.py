@@ -1,3 +1,5 @@
+"""Fits of the forms against independent solvers, and what must not change them: units, shifts, weights."""
+
 # Shape suffixes in names:
 # ruff: noqa: N806
 

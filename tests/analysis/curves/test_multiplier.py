@@ -1,3 +1,5 @@
+"""The multiplier on the paper's points, its interval, and what it says where the points do not reach."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""A reference curve and its inverse: chosen forms, bounds, warnings, and points that allow no curve."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,10 +1,11 @@
+"""Shock, over-fitting, forgetting and relatedness, on histories small enough to work out by hand."""
+
 import math
 
 import pandas as pd
 import pytest
 
-from analysis import analyse, load_history, load_runs
-from analysis.findings.evidence import Evidence, NotEnoughError, read_evidence
+from analysis.findings.evidence import Evidence, NotEnoughError
 from analysis.findings.mechanisms import (
     final_gap,
     forgetting,
@@ -14,7 +15,6 @@ from analysis.findings.mechanisms import (
     shock,
 )
 from analysis.findings.relatedness import relatedness
-from analysis.findings.study import Settings
 
 
 def one_run(**columns) -> pd.DataFrame:
@@ -89,21 +89,18 @@ def test_missing_values_of_the_history_are_passed_over():
     assert shock(one_run(), seen)["target_jump"].tolist() == pytest.approx([0.2])
 
 
-def test_each_mechanism_gets_its_sentence(full_folder):
-    findings = analyse(load_runs(full_folder), Settings(n_resamples=200))
-    found = mechanism_sentences(headline_runs(findings)[0], load_history(full_folder))
+def test_each_mechanism_gets_its_sentence(full_evidence):
+    found = mechanism_sentences(headline_runs(full_evidence.findings)[0], full_evidence.history)
     assert [sentence.split(":")[0] for sentence in found] == ["Shock", "Over-fitting", "Forgetting"]
     assert "at ρ = 0 and" in found[0]
 
 
-def test_relatedness_sets_distance_against_worth(full_folder):
-    evidence = read_evidence(analyse(load_runs(full_folder), Settings(n_resamples=200)), full_folder)
-    table = relatedness(evidence).set_index("target")
+def test_relatedness_sets_distance_against_worth(full_evidence):
+    table = relatedness(full_evidence).set_index("target")
     assert table["divergence"].to_dict() == {"maths": 0.31, "code": 0.45}
     assert table["stage1_loss"].notna().all() and (table["multiplier"] > 1).all()
 
 
-def test_one_target_has_no_relatedness(small_folder):
-    findings = analyse(load_runs(small_folder), Settings(n_resamples=200))
+def test_one_target_has_no_relatedness(small_findings):
     with pytest.raises(NotEnoughError, match="two targets"):
-        relatedness(Evidence(findings))
+        relatedness(Evidence(small_findings))

@@ -1,3 +1,5 @@
+"""The best replay fraction, its interval, and its law over target and model size."""
+
 import numpy as np
 import pandas as pd
 import pytest

