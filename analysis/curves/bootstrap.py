@@ -7,7 +7,6 @@ Shape suffixes: R replicates, n reference points, K cells (the losses that are i
 # ruff: noqa: N803, N806
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,18 +14,6 @@ from analysis.curves.forms import PARAMETERS, Array
 from analysis.curves.reference_curve import ReferenceCurve
 
 RESAMPLINGS = ("gaussian", "residual")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An interval with its nominal `level`; `low` may be 0 and `high` infinite: then it is open on that side."""
-
-    low: float
-    high: float
-    level: float
-
-    def __str__(self) -> str:
-        return f"{self.level:.0%}: {self.low:.2f}–{self.high:.2f}"
 
 
 def replicate_log_tokens(
@@ -63,12 +50,15 @@ def replicate_log_tokens(
     return curve.log_tokens(curve.fitted_losses() + error_Rn, losses_RK), losses_RK
 
 
-def percentile_interval(log_ratio_R: Array, level: float) -> Interval:
-    """The central interval of ratios from replicates of their logarithm; open where it is not finite."""
+def percentile_interval(log_ratio_R: Array, level: float) -> tuple[float, float]:
+    """The central interval of ratios (low, high) from replicates of their logarithm.
+
+    It is open where it is not finite: `low` may be 0 and `high` infinite.
+    """
     clean_R = np.where(np.isnan(log_ratio_R), 0.0, log_ratio_R)
     tail = (1 - level) / 2
     low, high = np.quantile(clean_R, [tail, 1 - tail], method="inverted_cdf")
-    return Interval(float(np.exp(low)), float(np.exp(min(high, 709.0))) if high < 690 else float("inf"), level)
+    return float(np.exp(low)), float(np.exp(min(high, 709.0))) if high < 690 else float("inf")
 
 
 def _error_source(curve: ReferenceCurve, resampling: str) -> Callable[[np.random.Generator, tuple[int, int]], Array]:

@@ -101,8 +101,7 @@ def effective_data_multiplier(
     else:
         log_tokens_R2, _ = replicate_log_tokens(curve, means, counts, np.array([-1, -1]), n_resamples, seed, resampling)
         log_ratio_R = _log_ratio(log_tokens_R2[:, 0], log_tokens_R2[:, 1])
-        interval = percentile_interval(log_ratio_R, level)
-        low, high = interval.low, interval.high
+        low, high = percentile_interval(log_ratio_R, level)
         bottom, top = np.log(curve.token_range)
         share = float(((log_tokens_R2 < bottom - 1e-9) | (log_tokens_R2 > top + 1e-9)).any(axis=1).mean())
     return multiplier_of(curve, means, (low, high, level), share, caveats)

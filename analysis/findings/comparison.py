@@ -68,10 +68,10 @@ def multipliers_of(
             continue
         candidate_R, baseline_R = log_tokens_RK[:, candidate], log_tokens_RK[:, baseline]
         with np.errstate(invalid="ignore"):
-            interval = percentile_interval(candidate_R - baseline_R, level)
+            low, high = percentile_interval(candidate_R - baseline_R, level)
         # The baseline is a reference point: it does not leave the range, candidates may.
         outside = float(((candidate_R < bottom - 1e-9) | (candidate_R > top + 1e-9)).mean())
-        results[candidate] = multiplier_of(curve, pair, (interval.low, interval.high, level), outside, [])
+        results[candidate] = multiplier_of(curve, pair, (low, high, level), outside, [])
     return results
 
 

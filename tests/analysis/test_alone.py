@@ -1,10 +1,12 @@
 """The analysis runs on a machine that has nothing of the rest of this repository: neither its packages nor torch."""
 
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import analysis
 from analysis.simulate import simulate_runs
 
 BLOCKED = """
@@ -66,3 +68,21 @@ def test_import_analysis_alone_loads_no_library() -> None:
     libraries = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow", "jinja2", "wandb")
     ran = run_alone(f"import analysis, json; print(json.dumps(sorted(set(sys.modules) & set({libraries}))))")
     assert json.loads(ran.stdout) == []
+
+
+def test_the_rooms_import_downwards_only() -> None:
+    """Curves know arrays alone, findings know curves, and only what users start knows the report."""
+    root = Path(analysis.__file__).parent
+    forbidden = {
+        "curves": ("analysis.findings", "analysis.report", "analysis.runs", "pandas"),
+        "findings": ("analysis.report", "matplotlib"),
+    }
+    for room, higher in forbidden.items():
+        for path in (root / room).glob("*.py"):
+            names = [
+                name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+            ]
+            assert not [name for name in names if name.startswith(higher)], path

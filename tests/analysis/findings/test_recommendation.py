@@ -14,13 +14,12 @@ from analysis.findings.study import Findings, Settings
 from analysis.main import main
 from analysis.report.answer import answer, recommendation_text
 from analysis.report.figures.question import loss_against_replay
-from analysis.runs import checked_runs
 from analysis.simulate import Truth, simulate_runs
 from tests.analysis.helpers import write_study
 
 
 def found(runs: pd.DataFrame, n_resamples: int = 1000) -> Findings:
-    return analyse(checked_runs(runs, "table"), Settings(n_resamples=n_resamples))
+    return analyse(runs, Settings(n_resamples=n_resamples))
 
 
 def advice(runs: pd.DataFrame, n_resamples: int = 1000) -> tuple[Recommendation, str]:
