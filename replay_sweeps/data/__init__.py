@@ -1,1 +1,1 @@
-"""Text becomes tokens, and tokens become the rows of a step."""
+"""From text to batches: read, clean, tokenise, store, and which rows each batch holds."""

@@ -3,14 +3,38 @@
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
 from replay_sweeps.data.prepare import prepare_text
 from replay_sweeps.data.prepared_text import PreparedText
+from replay_sweeps.data.text_keys import TextRequest
 
 Prepare = Callable[..., PreparedText]
+WriteFolder = Callable[[str, Sequence[str]], Path]
+Sources = tuple[SourceConfig, SourceConfig]
+SMALL_BPE = TokenizerConfig("bpe", 300)
+
+
+def request(
+    generic: SourceConfig,
+    *targets: SourceConfig,
+    folder: Path,
+    tokenizer: TokenizerConfig = SMALL_BPE,
+    validation_tokens: int = 2000,
+    row_length: int = 64,
+) -> TextRequest:
+    """A request for the text of these sources, with a small tokenizer unless told otherwise."""
+    return TextRequest(
+        generic=generic,
+        targets=targets,
+        tokenizer=tokenizer,
+        folder=folder,
+        validation_tokens=validation_tokens,
+        row_length=row_length,
+    )
 
 
 def made_up_document(seed: int, words: int = 120) -> str:
@@ -58,11 +82,9 @@ def prepare(tmp_path: Path) -> Prepare:
         generic: SourceConfig,
         *targets: SourceConfig,
         folder: Path | None = None,
-        tokenizer: TokenizerConfig | None = None,
-        validation_tokens: int = 2000,
         workers: int = 1,
+        **more: Any,
     ) -> PreparedText:
-        tokenizer = tokenizer or TokenizerConfig("bpe", 300)
-        return prepare_text(generic, targets, tokenizer, folder or tmp_path / "prepared", validation_tokens, workers)
+        return prepare_text(request(generic, *targets, folder=folder or tmp_path / "prepared", **more), workers=workers)
 
     return run

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
 from replay_sweeps.data.chat_template import ChatTemplate
-from replay_sweeps.data.packing import Example, Packing
+from replay_sweeps.data.packing import Example, RowPacker
 from replay_sweeps.data.prepare import prepare_text
 from replay_sweeps.data.prepared_text import PreparedTokenizer
 from replay_sweeps.data.sources.documents import documents, input_fingerprint
 from replay_sweeps.data.sources.table_rows import conversation
-from replay_sweeps.data.token_rows import StoreRows
+from replay_sweeps.data.token_rows import TokenRows
 from replay_sweeps.data.token_store import BEGINS, FLAGS_FILE, LEARNED, PADDING, write_packed_store
 from replay_sweeps.errors import DamagedFile, UserError
+from tests.data.conftest import request
 from tests.fixtures.conversations import CHATML, MARKED, Conversation, made_up_conversation
 
 QUESTION: Conversation = [{"role": "user", "content": "two and two?"}, {"role": "assistant", "content": "four"}]
@@ -128,8 +129,8 @@ def test_every_example_is_in_one_row_whole_or_cut_at_its_end(sizes: list[tuple[i
         Example(np.arange(1000 * number, 1000 * number + size), np.arange(size) >= max(first, 1))
         for number, (size, first) in enumerate(sizes, 1)
     ]
-    packing = Packing(row_length, padding)
-    rows = list(packing.rows(iter(examples)))
+    packing = RowPacker(row_length, padding)
+    rows = list(packing.pack(iter(examples)))
     found = {}
     for tokens, flags in rows:
         assert len(tokens) == len(flags) == row_length and (flags & LEARNED).any() and flags[0] & BEGINS
@@ -157,7 +158,7 @@ def test_every_example_is_in_one_row_whole_or_cut_at_its_end(sizes: list[tuple[i
 def test_damaged_flags_are_noticed_and_the_store_is_named_by_them(tmp_path: Path) -> None:
     tokens, flags = np.arange(6), np.array([BEGINS, LEARNED, BEGINS, LEARNED, LEARNED, PADDING], dtype=np.uint8)
     store = write_packed_store(tmp_path, [(tokens, flags)], "<u2")
-    masks, segments = StoreRows.open(store, 3).parts(slice(None))
+    masks, segments = TokenRows.open(store, 3).parts(slice(None))
     assert masks.tolist() == [[False, True, False], [True, True, False]]
     assert segments.tolist() == [[1, 1, 2], [0, 0, 0]]
     other = write_packed_store(tmp_path, [(tokens, flags ^ LEARNED)], "<u2")
@@ -183,9 +184,8 @@ def test_what_becomes_of_conversations_is_counted_and_their_rows_depend_on_no_ot
     tokenizer = TokenizerConfig(str(chat_model))
 
     def prepared(*sources: SourceConfig, row_length: int, workers: int = 1) -> Any:
-        return prepare_text(
-            sources[0], sources[1:], tokenizer, tmp_path / f"store{workers}", 1024, row_length, workers=workers
-        )
+        more: dict[str, Any] = {"tokenizer": tokenizer, "validation_tokens": 1024, "row_length": row_length}
+        return prepare_text(request(*sources, folder=tmp_path / f"store{workers}", **more), workers=workers)
 
     both = prepared(generic, target, row_length=64)
     counts = both.targets[0].counts

@@ -11,21 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from replay_sweeps.config import SourceConfig
 from replay_sweeps.data.prepared_text import PreparedText
 
-from .conftest import Prepare
-
-Sources = tuple[SourceConfig, SourceConfig]
+from .conftest import Prepare, Sources, request
 
 PREPARE = """
 import os
 import signal
-from pathlib import Path
+from pathlib import PosixPath, WindowsPath
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data import cleaning
-from replay_sweeps.data import tokenizers
-from replay_sweeps.data import prepare
+from replay_sweeps.data import cleaning, prepare, tokenizers
+from replay_sweeps.data.text_keys import TextRequest
 
 if __name__ == "__main__":
     writes, fsync = 0, os.fsync
@@ -39,9 +35,7 @@ if __name__ == "__main__":
 
     os.fsync = killed_at_some_write
     cleaning.BATCH_CHARACTERS = tokenizers.BATCH_CHARACTERS = 3000
-    generic, target = {sources!r}
-    folder = Path({folder!r})
-    prepare.prepare_text(generic, [target], TokenizerConfig("bpe", 300), folder, 2000, {workers})
+    prepare.prepare_text({request!r}, workers={workers})
 """
 
 
@@ -94,7 +88,7 @@ def test_any_damaged_file_is_noticed_and_made_again(
 
 
 def script(two_sources: Sources, folder: Path, workers: int = 1, killed_at: int = 0) -> list[str]:
-    values = {"sources": two_sources, "folder": str(folder), "workers": workers, "killed_at": killed_at}
+    values = {"request": request(*two_sources, folder=folder), "workers": workers, "killed_at": killed_at}
     return [sys.executable, "-c", PREPARE.format(**values)]
 
 
@@ -114,7 +108,7 @@ def test_a_preparation_killed_at_any_write_leaves_nothing_half_made_that_is_used
 def test_workers_of_a_killed_process_end_with_it() -> None:
     waiting = (
         "import time\n"
-        "from replay_sweeps.data.parallel import ordered_map, process_pool\n"
+        "from replay_sweeps.parallel import ordered_map, process_pool\n"
         "if __name__ == '__main__':\n"
         "    with process_pool(2) as pool:\n"
         "        for _ in ordered_map(pool, abs, iter(range(10))): pass\n"

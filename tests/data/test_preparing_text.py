@@ -3,8 +3,10 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +23,9 @@ from replay_sweeps.data.prepared_text import PreparedSource, PreparedText
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.data.tokenizers import loaded
 from replay_sweeps.errors import UserError
+from replay_sweeps.parallel import FEW
 
-from .conftest import Prepare, made_up_document
-
-Sources = tuple[SourceConfig, SourceConfig]
-WriteFolder = Callable[[str, Sequence[str]], Path]
+from .conftest import Prepare, Sources, WriteFolder, made_up_document, request
 
 hashes = st.binary(min_size=16, max_size=16)
 
@@ -92,12 +92,34 @@ def test_duplicates_within_a_source_are_dropped_and_counted(write_folder: WriteF
     assert (counts["documents"], counts["exact_duplicates_dropped"], counts["near_duplicates_dropped"]) == (112, 7, 5)
 
 
+def count_batches(monkeypatch: pytest.MonkeyPatch) -> Counter[type[Executor]]:
+    """The batches that are handed to processes and to threads from now on."""
+    submitted: Counter[type[Executor]] = Counter()
+
+    def counting(kind: type[Executor]) -> None:
+        submit = kind.submit
+
+        def counted(pool: Executor, *call: Any) -> Future[Any]:
+            submitted[kind] += 1
+            return submit(pool, *call)
+
+        monkeypatch.setattr(kind, "submit", counted)
+
+    counting(ProcessPoolExecutor)
+    counting(ThreadPoolExecutor)
+    return submitted
+
+
 def test_stores_do_not_depend_on_the_number_of_workers(
     two_sources: Sources, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("cleaning", "tokenizers"):
         monkeypatch.setattr(f"replay_sweeps.data.{module}.BATCH_CHARACTERS", 5000)  # so that there is work to share
-    one, three = (prepare(*two_sources, folder=tmp_path / str(n), workers=n) for n in (1, 3))
+    submitted = count_batches(monkeypatch)
+    one = prepare(*two_sources, folder=tmp_path / "one", workers=1)
+    assert not submitted
+    three = prepare(*two_sources, folder=tmp_path / "three", workers=3)
+    assert min(submitted[kind] for kind in (ProcessPoolExecutor, ThreadPoolExecutor)) > FEW
     assert one.tokenizer.fingerprint == three.tokenizer.fingerprint
     assert [fingerprints(source) for source in one.sources] == [fingerprints(source) for source in three.sources]
 
@@ -129,16 +151,17 @@ def test_a_longer_validation_half_begins_with_the_shorter_one(two_sources: Sourc
 def test_what_was_prepared_is_found_again_without_heavy_imports(
     two_sources: Sources, prepare: Prepare, tmp_path: Path
 ) -> None:
-    arguments = (two_sources[0], two_sources[1:], TokenizerConfig("bpe", 300), tmp_path / "prepared", 2000)
-    assert find_prepared(*arguments) is None
+    asked = request(*two_sources, folder=tmp_path / "prepared")
+    assert find_prepared(asked) is None
     prepared = prepare(*two_sources)
-    assert find_prepared(*arguments) == prepared == prepare(*two_sources)
+    assert find_prepared(asked) == prepared == prepare(*two_sources)
     script = f"""
 import sys
 from pathlib import PosixPath, WindowsPath
 from replay_sweeps.config import SourceConfig, TokenizerConfig
 from replay_sweeps.data.prepare import find_prepared
-assert find_prepared(*{arguments!r}) is not None
+from replay_sweeps.data.text_keys import TextRequest
+assert find_prepared({asked!r}) is not None
 heavy = {{"torch", "transformers", "tokenizers", "rensa", "datasets", "scipy", "pandas"}} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -196,7 +219,7 @@ def test_a_source_is_cleaned_once_whatever_the_tokenizer(
 def test_the_cleaned_text_is_in_the_order_of_the_source(two_sources: Sources, tmp_path: Path) -> None:
     text = clean_text(two_sources[0], tmp_path / "text", None)
     order = [made_up_document(seed) for seed in range(150)]
-    places = [order.index(document) for document in text.texts("train")]
+    places = [order.index(document) for document in text.documents("train")]
     assert places == sorted(places)
     assert len(text.signatures("train")) == len(places)
 
