@@ -155,7 +155,7 @@ def documents(path: Path, reader: TableReader) -> Iterator[str]:
         try:
             yield from _documents_of_file(file, reader)
         except (OSError, ValueError) as error:  # pyarrow's and json's errors are among these
-            raise UserError(f"{file}: can't be read: {one_line(error)}") from error
+            raise UserError(f"{file}: can't be read: {one_line(error, most=None)}") from error
 
 
 def check(path: Path, reader: TableReader) -> list[str]:
@@ -186,5 +186,5 @@ def _check_first_row(path: Path, reader: TableReader) -> list[str]:
     except UserError as error:
         return list(error.problems)
     except (OSError, ValueError) as error:
-        return [f"{path}: can't be read: {one_line(error)}"]
+        return [f"{path}: can't be read: {one_line(error, most=None)}"]
     return []
