@@ -85,24 +85,25 @@ def sample_of_documents(batches: Iterable[NDArray[Any]], limit: int, end_of_text
     Each document gives its first `limit / 32` tokens (at least 256). Where that is not enough, the remainders of the
     documents follow in order. The batches hold whole documents, each ended by `end_of_text`.
     """
-    most = max(limit // SAMPLED_DOCUMENTS, SHORTEST_SAMPLE)
-    rest, spare = limit, 0
+    beginning = max(limit // SAMPLED_DOCUMENTS, SHORTEST_SAMPLE)
+    missing = limit  # tokens that are still to be found
     remainders: list[NDArray[Any]] = []
+    held_back = 0  # tokens of the remainders; more than `limit` are never needed
     for batch in batches:
         for document in np.split(batch, np.flatnonzero(batch == end_of_text) + 1):
-            first = document[: min(most, rest)]
+            first = document[: min(beginning, missing)]
             yield first
-            rest -= len(first)
-            if rest <= 0:
+            missing -= len(first)
+            if missing <= 0:
                 return
-            if len(document) > most and spare < limit:
-                remainders.append(document[most:])
-                spare += len(remainders[-1])
-    for document in remainders:
-        if rest <= 0:
+            if len(document) > beginning and held_back < limit:
+                remainders.append(document[beginning:])
+                held_back += len(remainders[-1])
+    for remainder in remainders:
+        if missing <= 0:
             return
-        yield document[:rest]
-        rest -= len(document)
+        yield remainder[:missing]
+        missing -= len(remainder)
 
 
 def _no_response_line(source: SourceConfig, part: str, counts: dict[str, int]) -> str:

@@ -85,6 +85,7 @@ class RowPacker:
         return example
 
     def _filled_row(self, examples: list[Example]) -> Row:
+        """The examples one after another, then padding; counts what is in the row."""
         tokens = np.full(self.row_length, self.padding, dtype=examples[0].tokens.dtype)
         flags = np.full(self.row_length, PADDING, dtype=np.uint8)
         end = 0

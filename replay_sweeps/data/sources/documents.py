@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from replay_sweeps.config import SourceConfig
 from replay_sweeps.data.sources import hub_datasets, installed_packages, local_files, self_generated
@@ -17,12 +17,20 @@ from replay_sweeps.packages import STANDARD_LIBRARY, package_folder, package_ver
 
 EXTRACTION_VERSION = 1  # raised whenever the same input would give other documents
 
-# kind → (packages read, whether their documentation or their sources, whether tests are among the sources)
-INSTALLED: dict[str, tuple[tuple[str, ...], str, bool]] = {
-    "installed_documentation": ((*PACKAGES, STANDARD_LIBRARY), "documentation", False),
-    "installed_documentation_without_standard_library": (PACKAGES, "documentation", False),
-    "sympy": (("sympy",), "sources", True),
-    "standard_library": ((STANDARD_LIBRARY,), "sources", False),
+
+class InstalledText(NamedTuple):
+    """What is read of installed packages."""
+
+    packages: tuple[str, ...]
+    what: Literal["documentation", "sources"]
+    with_tests: bool  # whether tests are among the sources
+
+
+INSTALLED = {
+    "installed_documentation": InstalledText((*PACKAGES, STANDARD_LIBRARY), "documentation", False),
+    "installed_documentation_without_standard_library": InstalledText(PACKAGES, "documentation", False),
+    "sympy": InstalledText(("sympy",), "sources", True),
+    "standard_library": InstalledText((STANDARD_LIBRARY,), "sources", False),
 }
 KINDS = ("hub", "local", self_generated.KIND, *INSTALLED)
 
@@ -37,12 +45,12 @@ def _raw_documents(source: SourceConfig, pool: Executor | None, sampled: Path | 
         assert source.path is not None
         yield from local_files.documents(Path(source.path).expanduser(), table_reader(source))
     else:
-        packages, what, tests = INSTALLED[source.kind]
-        if what == "documentation":
-            yield from installed_packages.documentation(packages, pool)
+        text = INSTALLED[source.kind]
+        if text.what == "documentation":
+            yield from installed_packages.documentation(text.packages, pool)
         else:
-            for package in packages:
-                yield from installed_packages.sources(package, tests)
+            for package in text.packages:
+                yield from installed_packages.sources(package, text.with_tests)
 
 
 def documents(source: SourceConfig, pool: Executor | None = None, sampled: Path | None = None) -> Iterator[str]:
@@ -76,9 +84,9 @@ def check_source(source: SourceConfig) -> list[str]:
         return []
     if source.kind == self_generated.KIND:
         return [f"{source.name}: {name}: {problem}" for name, problem in self_generated.check(source)]
-    missing = [package for package in INSTALLED[source.kind][0] if package_folder(package) is None]
-    if len(missing) == len(INSTALLED[source.kind][0]):
-        return [f"{source.name}: not installed: {', '.join(missing)}"]
+    packages = INSTALLED[source.kind].packages
+    if all(package_folder(package) is None for package in packages):
+        return [f"{source.name}: not installed: {', '.join(packages)}"]
     return []
 
 
@@ -107,7 +115,7 @@ def input_fingerprint(source: SourceConfig) -> str:
     elif source.kind == self_generated.KIND:
         shape["sampled"] = self_generated.documents_fingerprint(source)
     elif source.kind in INSTALLED:
-        shape["packages"] = {package: package_version(package) for package in INSTALLED[source.kind][0]}
+        shape["packages"] = {package: package_version(package) for package in INSTALLED[source.kind].packages}
     return fingerprint(shape)
 
 
