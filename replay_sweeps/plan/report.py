@@ -13,7 +13,7 @@ from replay_sweeps.plan.memory import hours, memory_of, too_large, trained_bytes
 from replay_sweeps.plan.time_and_disk import seconds_left, state_bytes_peak
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import Ledger, Need
-from replay_sweeps.store.study_records import read_reference, renamed
+from replay_sweeps.store.study_records import read_study_record, renamed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout, lay_out
 from replay_sweeps.tree.prefix_tree import Node
@@ -59,7 +59,7 @@ def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Led
         "seconds_left": seconds_left(ledger, needs, study.workers) if texts else None,
         "budget": study.budget,
         "splits": splits(ledger, study.axes),
-        "renamed": renamed(layout, read_reference(study.store, study.name, study.output)) if texts else [],
+        "renamed": renamed(layout, read_study_record(study.store, study.name, study.output)) if texts else [],
         "altered": list(study.altered),
         "warnings": [*_warnings(study, texts), *([large] if large else [])],
         "store": str(study.store),

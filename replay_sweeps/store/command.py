@@ -9,7 +9,7 @@ from replay_sweeps.errors import UserError, storage_problem
 from replay_sweeps.store.export import export_run
 from replay_sweeps.store.gc import collect_garbage, megabytes
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.study_records import references
+from replay_sweeps.store.study_records import study_records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def listing(store: Store) -> Iterator[str]:
     """One line for each study, one for what none refers to, and the sum."""
     kept = {f"{tree}/{step:09d}-{key}": size for tree, step, key, size in store.states()}
-    studies = references(store.folder)
+    studies = study_records(store.folder)
     for study in studies:
         mine = [size for name, size in kept.items() if name in study.states]
         status = "complete" if study.complete else "unfinished"

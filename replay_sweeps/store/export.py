@@ -12,7 +12,7 @@ from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import folder_made_atomically
 from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.study_records import Reference, references
+from replay_sweeps.store.study_records import StudyRecord, study_records
 from replay_sweeps.tree.state_name import StateName
 
 
@@ -51,9 +51,9 @@ def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, a
     return f"wrote run {run_id} of study {study.study}, {state.step:,} steps, to {folder}"
 
 
-def _find(store: Store, run_id: str) -> tuple[Reference, StateName]:
+def _find(store: Store, run_id: str) -> tuple[StudyRecord, StateName]:
     """The study that a run belongs to, and its last state."""
-    studies = references(store.folder)
+    studies = study_records(store.folder)
     for study in studies:
         if run_id in study.runs:
             root, step, key = study.runs[run_id]
@@ -64,7 +64,7 @@ def _find(store: Store, run_id: str) -> tuple[Reference, StateName]:
     raise UserError(f"there is no run {run_id} in {store.folder}; {where}")
 
 
-def _command(study: Reference) -> str:
+def _command(study: StudyRecord) -> str:
     """The command that the study last ran with."""
     try:
         command: str = json.loads((Path(study.output) / "study.json").read_bytes())["command"]
@@ -73,7 +73,7 @@ def _command(study: Reference) -> str:
         return f"the command of study {study.study}"
 
 
-def _dropped(store: Store, study: Reference, state: StateName, run_id: str, again: bool) -> str:
+def _dropped(store: Store, study: StudyRecord, state: StateName, run_id: str, again: bool) -> str:
     """What makes a dropped state again, in one line."""
     command = f"{_command(study)} keep_states=leaves"
     if again:

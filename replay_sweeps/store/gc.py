@@ -12,7 +12,7 @@ from replay_sweeps.data.study_texts import text_folder
 from replay_sweeps.errors import CannotGoOn
 from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.study_records import Reference, forget, references
+from replay_sweeps.store.study_records import StudyRecord, remove_study_record, study_records
 
 KINDS = ("states", "records", "observations", "failures")
 
@@ -30,7 +30,7 @@ def collect_garbage(store: Store, dry_run: bool) -> None:
 
 
 def _drop(store: Store, dry_run: bool) -> None:
-    studies = references(store.folder)
+    studies = study_records(store.folder)
     gone = [study for study in studies if not Path(study.output).is_dir()]
     live = [study for study in studies if study not in gone]
     dropped = [*unreferred(store, live), *unreferred_texts(store, live)]
@@ -41,7 +41,7 @@ def _drop(store: Store, dry_run: bool) -> None:
         for path in [*dropped, *left]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for study in gone:
-            forget(store.folder, study)
+            remove_study_record(store.folder, study)
     would = "would drop" if dry_run else "dropped"
     records = len(dropped) - kinds["states"] - kinds["text"]
     print(f"{would} {kinds['states']} states, {records} records, {kinds['text']} folders of text, {megabytes(freed)}")
@@ -55,7 +55,7 @@ def _size(path: Path) -> int:
     )
 
 
-def unreferred(store: Store, studies: Sequence[Reference]) -> Iterator[Path]:
+def unreferred(store: Store, studies: Sequence[StudyRecord]) -> Iterator[Path]:
     """The files and folders of a store that no study needs.
 
     Needed are the states that a study names and the stretches that led to them; and, while a study is unfinished,
@@ -74,7 +74,7 @@ def unreferred(store: Store, studies: Sequence[Reference]) -> Iterator[Path]:
                 yield path
 
 
-def unreferred_texts(store: Store, studies: Sequence[Reference]) -> Iterator[Path]:
+def unreferred_texts(store: Store, studies: Sequence[StudyRecord]) -> Iterator[Path]:
     """The folders of text that no study needs; what is needed again is made again."""
     needed = frozenset().union(*(study.texts for study in studies))
     for kind in (CLEAN, SAMPLED, TOKENIZERS, TOKENS):

@@ -213,11 +213,11 @@ def prepare_models(runs: "Sequence[RunConfig]") -> None:
 
 def refer(study: "Study", layout: "Layout", ledger: "Ledger", complete: bool) -> None:
     """Keep in the store what the study refers to, unless it says so already."""
-    from replay_sweeps.store.study_records import Reference, read_reference, write_reference
+    from replay_sweeps.store.study_records import StudyRecord, read_study_record, write_study_record
 
-    reference = Reference.of(study.name, study.output, layout, ledger, complete)
-    if reference != read_reference(study.store, study.name, study.output):
-        write_reference(study.store, reference)
+    record = StudyRecord.of(study.name, study.output, layout, ledger, complete)
+    if record != read_study_record(study.store, study.name, study.output):
+        write_study_record(study.store, record)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from replay_sweeps.main import main
 from replay_sweeps.store import command as store_command
+from replay_sweeps.store import gc
 
 from .test_bits import TIMED
 
@@ -155,7 +156,7 @@ def test_a_store_command_says_in_one_line_that_a_disk_is_in_the_way(
         raise PermissionError(13, "Permission denied", "there")
 
     monkeypatch.setattr(store_command, "export_run", refuse)
-    monkeypatch.setattr(store_command, "references", refuse)
+    monkeypatch.setattr(gc, "study_records", refuse)
     assert store_command.main([*wanted, "--store", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         "replay-store: there cannot be written (Permission denied): give a folder that can\n"

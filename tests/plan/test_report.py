@@ -13,7 +13,7 @@ from replay_sweeps.main import main
 from replay_sweeps.plan.drawing import splits, tree_lines, tree_svg
 from replay_sweeps.plan.report import plan_report
 from replay_sweeps.store.status import Ledger
-from replay_sweeps.store.study_records import Reference, renamed
+from replay_sweeps.store.study_records import StudyRecord, renamed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout, lay_out
 from tests.fixtures.studies import FakeTraining
@@ -52,7 +52,7 @@ def test_a_changed_setting_is_named_when_it_renames_states(
 ) -> None:
     grid = ["schedule.replay_fraction=0,0.5"]
     layout = layout_of(*grid)
-    before = Reference.of("a", tmp_path, layout, Ledger(layout.runs, training.store), True)
+    before = StudyRecord.of("a", tmp_path, layout, Ledger(layout.runs, training.store), True)
     assert renamed(layout, before) == []
     assert renamed(layout_of("schedule.replay_fraction=0,0.5,0.75"), before) == []
     assert renamed(layout_of(*grid, "schedule.order_seed=0,1"), before) == []
