@@ -19,6 +19,7 @@ from replay_sweeps.study.checks import budget_seconds
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.layout import Layout
 from replay_sweeps.tree.planned_run import PlannedRun
+from replay_sweeps.tree.state_name import tree_of
 
 FILE = "budget.json"
 Measure = Callable[[PlannedRun], Timing]
@@ -75,7 +76,7 @@ def _timing(study: Study, layout: Layout, measure: Measure | None) -> tuple[Timi
         write_timing(study.store, run, study.workers, known)
     if known is not None:
         return known, f"measured over {STEPS} steps on this machine"
-    rate = measured_rate(Store(study.store), run.root[:16])
+    rate = measured_rate(Store(study.store), tree_of(run.root))
     guess = estimated(run, layout.vocab_sizes[run.run_id], rate, known_rates(study.store))
     return (guess[0], f"estimated from {guess[1]}; it is measured before training") if guess else None
 

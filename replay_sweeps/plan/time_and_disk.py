@@ -6,6 +6,7 @@ from statistics import median
 
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import Keep, Ledger, Need
+from replay_sweeps.tree.state_name import ShortStateName, tree_of
 
 OPTIMIZER_STATES = 2  # AdamW's moments, each as large as the weights
 MOST_RECORDS = 20  # that a rate is taken from
@@ -15,8 +16,9 @@ def measured_rate(store: Store, tree: str) -> float | None:
     """Tokens a second while states of a root were trained (the median of recent stretches), or None."""
     found = []
     for name in sorted(store.names("records", tree))[-MOST_RECORDS:]:
-        segment_record = store.segment_record_named(tree, name)
-        rates = [rate for rate in segment_record.series["tokens_per_second"] if rate] if segment_record else []
+        state = ShortStateName.parse(f"{tree}/{name}")
+        record = store.segment_record(state) if state else None
+        rates = [rate for rate in record.series["tokens_per_second"] if rate] if record else []
         if rates:
             found.append(median(rates))
     return median(found) if found else None
@@ -28,7 +30,7 @@ def seconds_left(ledger: Ledger, needs: Sequence[Need | None], workers: int) -> 
     total = longest = 0.0
     begins: list[float] = []
     for index, (path, need) in enumerate(zip(ledger.paths, needs, strict=True)):
-        tree, trainer = path.run.root[:16], path.run.config.trainer
+        tree, trainer = tree_of(path.run.root), path.run.config.trainer
         if tree not in rates:
             rates[tree] = measured_rate(ledger.store, tree)
         rate = rates[tree]

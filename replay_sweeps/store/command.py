@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def listing(store: Store) -> Iterator[str]:
     """One line for each study, one for what none refers to, and the sum."""
-    kept = {f"{tree}/{step:09d}-{key}": size for tree, step, key, size in store.states()}
+    kept = {state.path: size for state, size in store.kept_states()}
     studies = study_records(store.folder)
     for study in studies:
         mine = [size for name, size in kept.items() if name in study.states]

@@ -36,7 +36,7 @@ def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, a
             f"{model.path} holds another model now than run {run_id} started from: put that one back to export the run"
         )
     try:
-        weights = store.open(state)
+        weights = store.open_state(state)
     except DamagedFile as error:
         raise UserError(f"{error}; {_dropped(store, study, state, run_id, again)}") from error
     tokenizer = text_folder(store.folder) / "tokenizers" / into["tokenizer"]
@@ -77,7 +77,7 @@ def _dropped(store: Store, study: StudyRecord, state: StateName, run_id: str, ag
     """What makes a dropped state again, in one line."""
     command = f"{_command(study)} keep_states=leaves"
     if again:
-        store.forget_losses(state)
+        store.remove_observations(state)
         return f"the weights of run {run_id} are made again by: {command}"
     return (
         f"the weights of run {run_id} were dropped (keep_states): with --again, this command has them made again by: "

@@ -103,9 +103,10 @@ def _check(folder: Path, found: Mapping[str, torch.Size], parameters: Mapping[st
 @torch.no_grad()
 def read_optimizer(folder: Path, network: nn.Module) -> dict[str, dict[str, Tensor]]:
     """The optimizer's state of a verified state: for each parameter its step and moments, sharded as the network is."""
+    # the tensors are copied: those of load_file are mapped from a file, and the file may be dropped
     if (folder / OPTIMIZER).is_file() and not is_sharded(network):
-        moments = {name: value.clone() for name, value in load_file(folder / OPTIMIZER).items()}  # not mapped from a
-    else:  # file that may be dropped
+        moments = {name: value.clone() for name, value in load_file(folder / OPTIMIZER).items()}
+    else:
         parameters = _weights(network)
         moments = {
             name: torch.empty_like(parameters[name.rpartition("/")[0]]) if shape else torch.zeros(())

@@ -10,7 +10,7 @@ from replay_sweeps.store.states import Failure, Store
 from replay_sweeps.tree.paths import TreePath
 from replay_sweeps.tree.planned_run import PlannedRun
 from replay_sweeps.tree.prefix_tree import Node, heavy_paths, prefix_tree
-from replay_sweeps.tree.state_name import StateName, observation_name
+from replay_sweeps.tree.state_name import StateName, observation_name, tree_of
 
 Keep = Literal["leaves", "all", "none"]
 SKIPPED = "skipped, since steps before it failed: "
@@ -58,7 +58,7 @@ class Ledger:
                     self._place_observations(runs[run], node, holder)
         self._of_tree: dict[str, list[int]] = {}
         for index, path in enumerate(self.paths):
-            self._of_tree.setdefault(path.run.root[:16], []).append(index)
+            self._of_tree.setdefault(tree_of(path.run.root), []).append(index)
         self._keys: dict[tuple[int, int], str] = {}  # by path index and step
         self._known: set[str] = set()  # observations that were read and found sound
         self._parent_step: dict[str, int] = {}  # of the stretch that ends in a state, by the state's path
@@ -128,7 +128,7 @@ class Ledger:
     def is_resumable(self, index: int, step: int) -> bool:
         """Whether training can go on from a path's state."""
         state = self.state(index, step)
-        return state.name in self.seen.states[state.tree] and self.store.is_kept(state)
+        return state.name in self.seen.states[state.tree] and self.store.is_resumable(state)
 
     def is_observed(self, state: StateName, store: str) -> bool:
         """Whether the state's loss on a validation store is known."""

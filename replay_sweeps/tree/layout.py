@@ -12,6 +12,7 @@ from replay_sweeps.files import fingerprint
 from replay_sweeps.models.numerics import resolve
 from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, is_packed, plan_run, root_settings
+from replay_sweeps.tree.state_name import tree_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
             root = root_settings(config, generic, numerics, initial_weights(config, vocab_size))
             roots[shape] = fingerprint(root), numerics
             if texts is not None:
-                models[roots[shape][0][:16]] = read_into(config, vocab_size, texts)
+                models[tree_of(roots[shape][0])] = read_into(config, vocab_size, texts)
         root_name, numerics = roots[shape]
         runs.append(plan_run(config, target, generic, root_name))
         vocab_sizes[runs[-1].run_id] = vocab_size

@@ -152,7 +152,7 @@ class PrefixTreeSweeper(Sweeper):
         needs, first = ledger.needs(), study.runs[0]
         for index in range(len(needs)):
             if ledger.failed(index):
-                ledger.store.forgive(ledger.end(index))
+                ledger.store.clear_failure(ledger.end(index))
         pool = Pool(study.workers, first.fail_fast, first.keep_states)
         if any(needs):
             launcher = self._launcher(study.output, pool.workers)
@@ -169,7 +169,7 @@ class PrefixTreeSweeper(Sweeper):
             if progress:
                 progress.close()
         for state in ledger.spent(ledger.needs(), pool.keep):
-            ledger.store.drop(state)
+            ledger.store.drop_state(state)
 
 
 def worker_job(fixed: Sequence[str], file: Path) -> list[str]:

@@ -79,7 +79,7 @@ class PathWorker:
         if self.trained and min(self.pool.workers, len(free)) > self.leases.workers():
             return False
         for index in free:
-            lease = self.leases.take(self.ledger.lease_name(index))
+            lease = self.leases.acquire(self.ledger.lease_name(index))
             if lease is not None:
                 try:
                     self._work_on(index, lease)
@@ -92,7 +92,7 @@ class PathWorker:
         """Look at the store, and drop what nothing waits for any more."""
         needs = self.ledger.needs()
         for state in self.ledger.spent(needs, self.pool.keep):
-            self.ledger.store.drop(state)
+            self.ledger.store.drop_state(state)
         self.on_scan(needs)
         return needs
 
@@ -102,9 +102,9 @@ class PathWorker:
         if need is None or not need.ready or self.ledger.failed(index):
             return
         end, run = self.ledger.end(index), self.ledger.paths[index].run
-        if lease.holder.lost > 1 and lease.lost_owner:
+        if lease.owner.lost_workers > 1 and lease.previous_owner:
             reason = "its worker was killed, twice (killed from outside, or by the system when memory ran out)"
-            self.ledger.store.fail(end, reason, last_lines(lease.lost_owner.log))
+            self.ledger.store.record_failure(end, reason, last_lines(lease.previous_owner.log))
             logger.error("run %s failed: %s", run.run_id, reason)
             return
         self.attempts[index, need] += 1
@@ -136,7 +136,7 @@ class PathWorker:
 
     def _fail(self, end: StateName, run_id: str, reason: str) -> None:
         logger.error("run %s failed: %s", run_id, reason)
-        self.ledger.store.fail(end, reason, last_lines(self.leases.log))
+        self.ledger.store.record_failure(end, reason, last_lines(self.leases.log))
 
 
 def last_lines(log: Path | str | None) -> str:

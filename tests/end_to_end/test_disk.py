@@ -70,10 +70,10 @@ def test_a_store_that_turns_read_only_is_one_line(
 ) -> None:
     from replay_sweeps.store.states import Store
 
-    def put(self: Store, *_: object) -> None:
+    def save_state(self: Store, *_: object) -> None:
         raise OSError(30, "Read-only file system", str(self.folder))
 
-    monkeypatch.setattr(Store, "put", put)
+    monkeypatch.setattr(Store, "save_state", save_state)
     assert main(command(*GRID)) == 1
     [line] = lines(capsys)
     assert "store cannot be written (Read-only file system)" in line

@@ -14,10 +14,10 @@ def segment_record() -> SegmentRecord:
 
 
 def put(store: Store, resumable: bool = True, content: bytes = b"weights") -> Path:
-    store.put(
+    store.save_state(
         STATE, segment_record(), lambda folder: (folder / "model.safetensors").write_bytes(content) and None, resumable
     )
-    return store.open(STATE)
+    return store.open_state(STATE)
 
 
 def flip(file: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_damaged_state_is_noticed_dropped_and_can_be_put_again(tmp_path: Path,
     store = Store(tmp_path)
     damage(put(store) / name)
     with pytest.raises(DamagedFile):
-        store.open(STATE)
+        store.open_state(STATE)
     assert not store.has_weights(STATE)
     assert (put(store) / "model.safetensors").read_bytes() == b"weights"
 
@@ -49,13 +49,13 @@ def test_damaged_records_and_observations_are_said_and_count_as_missing(
 ) -> None:
     store = Store(tmp_path)
     put(store)
-    store.observe(STATE, "validation", {"loss": 3.0})
+    store.save_observation(STATE, "validation", {"loss": 3.0})
     assert store.observation(STATE, "validation") == {"loss": 3.0}
     for file in [*tmp_path.glob("records/*/*.json"), *tmp_path.glob("observations/*/*.json")]:
         damage(file)
     assert store.segment_record(STATE) is None
     assert store.observation(STATE, "validation") is None
-    assert not store.is_kept(STATE)
+    assert not store.is_resumable(STATE)
     assert len(caplog.records) == 2
 
 
@@ -68,9 +68,9 @@ def test_a_state_is_the_same_whoever_puts_it_second(tmp_path: Path) -> None:
 def test_weights_alone_are_replaced_by_a_state_that_training_can_go_on_from(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, resumable=False)
-    assert store.has_weights(STATE) and not store.is_kept(STATE)
+    assert store.has_weights(STATE) and not store.is_resumable(STATE)
     put(store)
-    assert store.is_kept(STATE)
+    assert store.is_resumable(STATE)
 
 
 def test_a_write_that_fails_leaves_no_state_behind(tmp_path: Path) -> None:
@@ -81,6 +81,6 @@ def test_a_write_that_fails_leaves_no_state_behind(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError):
-        store.put(STATE, segment_record(), fail, True)
+        store.save_state(STATE, segment_record(), fail, True)
     assert not store.has_weights(STATE)
     assert [path.name for path in (tmp_path / "states").rglob("*") if path.is_file()] == []

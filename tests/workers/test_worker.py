@@ -108,7 +108,7 @@ def test_a_failure_costs_only_what_follows_it(
     reasons = {failure.reason for failure in failed.values()}
     assert reasons == {reason, SKIPPED + reason} and later
     training.fault = lambda _: None
-    worker.ledger.store.forgive(worker.ledger.end(trunk))
+    worker.ledger.store.clear_failure(worker.ledger.end(trunk))
     worker_of(layout, training).work()
     assert not any(worker.ledger.needs())
 
@@ -136,16 +136,16 @@ def test_a_lost_workers_path_is_taken_up_once_more_before_it_counts_as_failed(
     for lost in [worker_of(layout, training), worker_of(layout, training)]:
         lost.leases.log = log
         monkeypatch.setattr(leases, "process_birth", lambda _: None)  # the worker before is dead
-        lease = lost.leases.take(lost.ledger.lease_name(0))
+        lease = lost.leases.acquire(lost.ledger.lease_name(0))
         assert lease
-        lease._over.set()
+        lease.stop_heartbeat()
     again = worker_of(layout, training)
     again.work()
     again.ledger.look()
     [failure] = why_failed(again.ledger).values()
     assert "killed, twice" in failure.reason and failure.log.endswith("then it was dark")
     assert training.steps == [] and again.leases.names() == []
-    again.ledger.store.forgive(again.ledger.end(0))
+    again.ledger.store.clear_failure(again.ledger.end(0))
     other = worker_of(layout, training, session="the next command")
     other.work()
     assert not any(other.ledger.needs())
@@ -169,7 +169,7 @@ def test_states_are_dropped_when_nothing_waits_for_them(
     layout = layout_of(*GRID, "trainer.waypoints=2")
     worker = worker_of(layout, training, keep=keep)
     worker.work()
-    kept = {f"{tree}/{step:09d}-{key}" for tree, step, key, _ in training.store.states()}
+    kept = {state.path for state, _ in training.store.kept_states()}
     ledger = worker.ledger
     ends = {ledger.state(i, node.stop).path for i, path in enumerate(ledger.paths) for node in path.nodes if node.runs}
     waypoints = {ledger.state(i, step).path for i, path in enumerate(ledger.paths) for step in path.waypoints()}
@@ -210,7 +210,7 @@ def test_a_damaged_state_is_trained_again(layout_of: Callable[..., Layout], trai
     def open_parent(work: Segment, lease: leases.Lease) -> None:
         if work.start and not damaged:
             damaged.append(work.start)
-            training.store.drop(work.state(work.start))
+            training.store.drop_state(work.state(work.start))
             raise DamagedFile("a bit flipped")
         training(work, lease)
 
