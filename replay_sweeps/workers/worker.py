@@ -1,4 +1,4 @@
-"""A worker: claims the next path of the tree that is ready, trains what the store lacks of it, until none is left."""
+"""A worker: leases the next path of the tree that is ready, trains what the store lacks of it, until none is left."""
 
 import logging
 from collections import Counter
