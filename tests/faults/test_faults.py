@@ -1,0 +1,166 @@
+"""Whatever is wrong with any file of a store or of a study's folder: no command crashes, hangs, or harms another file.
+
+Made from the store's own list of the kinds of its files: a new kind is covered the day it is added.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+import pytest
+
+from replay_sweeps.store.command import main as store_command
+from replay_sweeps.store.file_kinds import FILE_KINDS, FileKind, kind_of
+from tests.faults.commands import COMMANDS, HANGS, Commands, Outcome
+from tests.faults.damage import FILE_FAULTS, FOLDER_FAULTS, Damage
+from tests.faults.world import OTHER_TREE, World, without_times
+
+FOLDERS = sorted({(kind.place, folder) for kind in FILE_KINDS for folder in kind.folders()})
+NEEDS_WORK = ("states", "claims", "failures")  # folders that a command looks into only where something is left to do
+WRITTEN_ANEW = ("runs.", "history", "study.json", "work.json", "measure.json", "budget.json", "mirrored.json", "logs")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The healthy world, trained once."""
+    from replay_sweeps import main as entry
+    from replay_sweeps.store import leases
+
+    world = World(tmp_path_factory.mktemp("faults"))
+    world.write_texts()
+    acquired: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        acquire = leases.Leases.acquire
+        patch.setattr(leases.Leases, "acquire", lambda self, name: acquired.append(name) or acquire(self, name))
+        assert entry.main(world.command()) == 0
+    assert store_command(["gc", "--store", str(world.store)]) == 0  # drops what measuring left
+    world.lease = next(name for name in acquired if not name.startswith(leases.WORKER_PREFIX))
+    world.adopt()
+    return world
+
+
+@pytest.fixture(scope="session")
+def commands(world: World) -> Iterator[Commands]:
+    """The commands on the healthy world."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield Commands(world, patch)
+
+
+def test_every_file_of_a_healthy_store_and_study_is_of_a_kind(world: World) -> None:
+    found = {place: world.files(place) for place in ("store", "output")}
+    unknown = [path for place, paths in found.items() for path in paths if kind_of(place, path) is None]
+    assert not unknown, "add their kind to replay_sweeps/store/file_kinds.py"
+    met = {kind_of(place, path) for place, paths in found.items() for path in paths}
+    assert not [kind.pattern for kind in FILE_KINDS if kind not in met], "the healthy world has no file of this kind"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_healthy_world_stays_as_it_is(command: str, world: World, commands: Commands) -> None:
+    world.restore()
+    outcome = commands.run(command)
+    assert outcome.code == 0, outcome.err
+    assert not list(_problems(world, command, outcome, ""))
+
+
+@pytest.mark.parametrize("fault", FILE_FAULTS)
+@pytest.mark.parametrize("kind", FILE_KINDS, ids=lambda kind: kind.pattern)
+def test_a_damaged_file_harms_nothing_else(kind: FileKind, fault: str, world: World, commands: Commands) -> None:
+    path = next(path for path in world.files(kind.place) if kind_of(kind.place, path) is kind and _is_ours(path))
+    _check(
+        world, commands, kind.place, path, fault, FILE_FAULTS[fault], len(path.parts) - kind.unit if kind.unit else 0
+    )
+
+
+@pytest.mark.parametrize("fault", FOLDER_FAULTS)
+@pytest.mark.parametrize(("place", "folder"), FOLDERS, ids=lambda value: value)
+def test_a_damaged_folder_harms_nothing_else(
+    place: str, folder: str, fault: str, world: World, commands: Commands
+) -> None:
+    depth = len(PurePath(folder).parts)
+    below = (path for path in world.files(place) if len(path.parts) > depth and _is_ours(path))
+    path = next(PurePath(*p.parts[:depth]) for p in below if PurePath(*p.parts[:depth]).match(folder))
+    _check(world, commands, place, path, fault, FOLDER_FAULTS[fault], 0)
+
+
+def _is_ours(path: PurePath) -> bool:
+    return OTHER_TREE not in path.parts[:-1] and not path.name.startswith("other-")
+
+
+def _check(world: World, commands: Commands, place: str, path: PurePath, fault: str, damage: Damage, up: int) -> None:
+    if fault == "unreadable" and os.geteuid() == 0:
+        pytest.skip("root reads every file")
+    root = world.store if place == "store" else world.output
+    unit = path.parents[up - 1] if up else path
+    problems = []
+    for command in COMMANDS:
+        if command == "analyze" and place == "store":
+            continue  # it reads the study's folder alone
+        world.restore()
+        if command == "resume" and path.parts[0] in NEEDS_WORK:
+            world.leave_work()
+        damage(root / path, world.folder / "victim")
+        outcome = commands.run(command)
+        damaged = (root / unit).relative_to(world.folder).as_posix()
+        problems += [f"{command}: {problem}" for problem in _problems(world, command, outcome, damaged)]
+        if outcome.problem == HANGS:
+            break  # the other commands most likely wait for the same
+    assert not problems, f"{fault} of {place} {path}:\n" + "\n".join(problems)
+
+
+def _problems(world: World, command: str, outcome: Outcome, damaged: str) -> Iterator[str]:
+    """What a command did that it must not do."""
+    yield from outcome.problems()
+    for path in world.changed():
+        if damaged and (path == damaged or path.startswith(f"{damaged}/") or damaged.startswith(f"{path}/")):
+            continue
+        change = _change(world, path)
+        if not _is_allowed(world, command, path, change):
+            yield f"{change} {path}"
+    if command == "resume" and outcome.code == 0:
+        yield from _differing_bits(world, damaged)
+
+
+def _change(world: World, path: str) -> str:
+    here, healthy = (os.path.lexists(place / path) for place in (world.folder, world.healthy))
+    return "changed" if here and healthy else "wrote" if here else "removed"
+
+
+def _is_allowed(world: World, command: str, path: str, change: str) -> bool:
+    """Whether a command may change a path that is not the damaged one."""
+    place, _, rest = path.partition("/")
+    if place == "aside":
+        return change == "wrote"
+    if place != "output":
+        return False
+    kept = ("store/states", "store/records", "store/observations", "store/text", "store/studies")
+    if OTHER_TREE in path or "studies/other" in path or "sampled" in path:
+        return False
+    if rest.startswith(("store/claims", "store/failures", "store/trash")):
+        return command in ("resume", "gc")
+    if command != "resume":
+        return False
+    if rest.startswith(kept):
+        return change != "removed" or "observations/" in rest  # those were removed to leave work, see the bits
+    return True
+
+
+def _differing_bits(world: World, damaged: str) -> Iterator[str]:
+    """The files that a finished command left with other bits than the healthy one, what measures time left out."""
+    for place in ("store", "output"):
+        root = Path("output/store" if place == "store" else "output")
+        for path in world.files(place):
+            name = (root / path).as_posix()
+            here, healthy = world.folder / name, world.healthy / name
+            if path.parts[0] in ("claims", "failures", "timings", "logs", "states") and not here.is_file():
+                continue
+            if not here.is_file():
+                yield f"left out {name}"
+            elif path.parts[0] in ("claims", "failures", "timings", "numerics", "logs"):
+                continue
+            elif here.read_bytes() == healthy.read_bytes() or path.suffix in (".parquet", ".signatures", ".zst"):
+                continue
+            elif path.parts[0] == "records" or path.name == "runs.csv" or path.parts[0] == "history":
+                if without_times(here) != without_times(healthy):
+                    yield f"other content in {name}"
+            elif place == "store" and path.name not in ("state.json", "lock") and "studies" not in path.parts:
+                yield f"other bits in {name}"
