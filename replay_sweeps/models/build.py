@@ -5,17 +5,14 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.hub import fetch, local_folder
 from replay_sweeps.models.lora import add_adapters, draw_adapters
+from replay_sweeps.models.quiet import quiet_libraries
 
 INITIAL_STD = 0.02
-
-logging.set_verbosity_error()
-logging.disable_progress_bar()
 
 
 def model_config(model: ModelConfig, vocab_size: int) -> LlamaConfig:
@@ -43,6 +40,7 @@ def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
     Dropout is off: what a step computes depends on its batch and the weights alone.
     """
+    quiet_libraries()
     if model.path is not None:
         network = load_pretrained(model, dtype)
         if model.lora_rank is not None:
@@ -56,6 +54,7 @@ def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
 def build_shape(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The network of `build_model` without its weights: on the meta device, where they take no memory."""
+    quiet_libraries()
     with torch.device("meta"):
         if model.path is None:
             return build_model(model, vocab_size, dtype)
@@ -69,6 +68,7 @@ def build_shape(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
 def fetch_pretrained(model: ModelConfig) -> None:
     """Fetch a model that is not here, and see that `transformers` knows what it is. Raises UserError."""
+    quiet_libraries()
     assert model.path is not None
     folder = fetch(model.path, model.revision, model.allow_pickle)
     try:
@@ -97,6 +97,7 @@ def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> P
 
     Raises UserError when it cannot be loaded, or lacks weights.
     """
+    quiet_libraries()
     assert model.path is not None
     try:
         folder = _folder(model)
