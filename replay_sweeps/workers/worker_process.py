@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from replay_sweeps.progress import Progress
 from replay_sweeps.store.leases import Lease, Leases
 from replay_sweeps.store.status import Need
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.workers.rank_group import Group
-from replay_sweeps.workers.rank_process import follow
-from replay_sweeps.workers.submitit_tasks import task
+from replay_sweeps.workers.rank_group import RankGroup, TasksLost
+from replay_sweeps.workers.rank_process import run_rank
+from replay_sweeps.workers.submitit_tasks import current_task
 from replay_sweeps.workers.worker import PathWorker, Pool
 from replay_sweeps.workers.worker_context import Workplace
 from replay_sweeps.workers.worker_log import logging_to
@@ -32,14 +32,14 @@ class Worker:
     def __init__(self, file: Path, order: Mapping[str, Any], log: Path) -> None:
         self.place = Workplace(order)
         self.ledger = self.place.ledger
-        self.group = Group(file, meeting(order))
+        self.group = RankGroup(file, rendezvous(order))
         self.in_process = order["in_process"]  # of the command: it shows progress, and stops with it
         self.progress = Progress(len(self.place.runs)) if self.in_process else None
         self.stop = StopFlag()
         self._worker = PathWorker(
             self.ledger,
             Leases(self.place.store.folder, order["session"], log),
-            self._train,
+            self._train_leased,
             self._scanned,
             Pool(order["workers"], order["fail_fast"], order["keep_states"]),
         )
@@ -57,13 +57,15 @@ class Worker:
                 if self.in_process:
                     raise
                 logger.info("the worker was asked to stop; its last step is saved")
+            except TasksLost as lost:
+                logger.info("%s; the next round starts new ones", lost)
             finally:
                 self.group.close()
                 if self.progress:
                     self.progress.close()
 
     def measure(self) -> dict[str, Any]:
-        """The seconds that steps, validation and the rest take here (see `sweep.measure`), or that it was stopped."""
+        """The seconds that steps, validation and the rest take here (see `plan.timing`), or that it was stopped."""
         run, self.progress = self.ledger.runs[0], None
         target, _, _ = self.place.texts.of(run.config)
         with self.stop.listening():
@@ -80,26 +82,32 @@ class Worker:
         if self.progress:
             self.progress.scanned(*self.ledger.progress(needs))
 
-    def _train(self, work: Segment, lease: Lease) -> None:
-        trainer = work.run.config.trainer
+    def _train_leased(self, segment: Segment, lease: Lease) -> None:
+        def note_step(step: int) -> None:
+            lease.step = step
+
+        self._train(segment, note_step)
+
+    def _train(self, segment: Segment, on_step: Callable[[int], None]) -> None:
+        trainer = segment.run.config.trainer
         tokens = trainer.batch_rows * trainer.row_length
 
         def stepped(step: int) -> None:
-            lease.step = step
+            on_step(step)
             if self.progress:
                 self.progress.stepped(tokens)
 
-        ranks = self.group.ready(trainer)
+        ranks = self.group.start_or_reuse(trainer)
         try:
-            with self.group.train(work, self.ledger):
-                self.place.train(work, ranks, self.stop, stepped)
+            with self.group.train(segment, self.ledger):
+                self.place.train(segment, ranks, self.stop, stepped)
         except SystemExit as error:
             if self.stop.signal is None:
                 raise
             raise Interrupted(self.stop.signal) from error
 
 
-def meeting(order: Mapping[str, Any]) -> Path:
+def rendezvous(order: Mapping[str, Any]) -> Path:
     """Where the tasks of a job find each other: a folder of each launch, since systems give numbers of jobs again."""
     return Path(order["output"]) / ".ranks" / str(order["session"])
 
@@ -112,10 +120,10 @@ def work(file: Path) -> dict[str, Any] | None:
     knows the rest.
     """
     order = json.loads(file.read_text())
-    mine = task()
+    mine = current_task()
     if mine and not mine.ranks.is_rank_zero:
-        if address := mine.address(meeting(order)):
-            follow(str(file), mine.ranks, address, len(os.sched_getaffinity(0)))
+        if address := mine.wait_for_address(rendezvous(order)):
+            run_rank(str(file), mine.ranks, address, len(os.sched_getaffinity(0)))
         return None
     log = Path(order["output"]) / "logs" / f"{platform.node()}-{os.getpid()}.log"
     try:
@@ -133,7 +141,7 @@ def work(file: Path) -> dict[str, Any] | None:
                 return {"line": f"{line} (see {log})", "fatal": False}
             finally:
                 if mine:
-                    mine.leave(meeting(order))
+                    mine.write_no_more_work(rendezvous(order))
     except OSError as error:
         return {"line": storage_problem(error, log) or f"{log}: {error}", "fatal": True}
     return None

@@ -27,7 +27,7 @@ from replay_sweeps.main import main
 from replay_sweeps.progress import Progress
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.workers.rank_group import Group, RankFailed
+from replay_sweeps.workers.rank_group import RankFailed, RankGroup
 from replay_sweeps.workers.worker_context import Workplace
 from tests.conftest import ROOT, arguments
 
@@ -231,9 +231,9 @@ def test_tasks_that_a_launcher_starts_train_together(
 def test_why_another_rank_failed_is_said(sharded: Path, tmp_path: Path) -> None:
     order = json.loads((sharded / "work.json").read_text())
     (tmp_path / "work.json").write_text(json.dumps({**order, "keys": "others"}))
-    group = Group(tmp_path / "work.json", sharded)
+    group = RankGroup(tmp_path / "work.json", sharded)
     with pytest.raises(RankFailed, match=r"^rank 1: CannotGoOn: the worker on .* would name states otherwise"):
-        group.ready(build(RunConfig, order["runs"][0], []).trainer)
+        group.start_or_reuse(build(RunConfig, order["runs"][0], []).trainer)
 
 
 @pytest.mark.slow
