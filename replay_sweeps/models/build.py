@@ -1,4 +1,4 @@
-"""Causal language models from `transformers`: from scratch by a seed, or from a local folder or the hub."""
+"""Builds causal language models of `transformers`: from scratch by a seed, or from a local folder or the hub."""
 
 import math
 from pathlib import Path
@@ -67,7 +67,7 @@ def build_shape(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
 
 def fetch_pretrained(model: ModelConfig) -> None:
-    """Fetch a model that is not here, and see that `transformers` knows what it is. Raises UserError."""
+    """Fetch a model unless it is on this machine, and check that `transformers` can build it. Raises UserError."""
     quiet_libraries()
     assert model.path is not None
     folder = fetch(model.path, model.revision, model.allow_pickle)
@@ -93,7 +93,7 @@ def _cannot_load(path: str, error: Exception) -> str:
 
 
 def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model of `model.path`, which is here; no code of others is run, nothing unpickled unless it was allowed.
+    """Load the model at `model.path` from this machine; no code of it is run, and pickles are read only if allowed.
 
     Raises UserError when it cannot be loaded, or lacks weights.
     """
@@ -110,7 +110,7 @@ def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> P
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # whatever a damaged or unknown model may raise: the user mends it
+    except Exception as error:  # whatever a damaged or unknown model may raise
         raise UserError(_cannot_load(model.path, error)) from error
     if report["missing_keys"]:
         raise UserError(f"model.path: {model.path} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
@@ -124,7 +124,7 @@ def initialise(network: PreTrainedModel, model: ModelConfig) -> None:
     if model.path is None:
         draw_weights(network, model.init_seed)
         return
-    if model.lora_rank is not None:  # the weights themselves are frozen: they are where they were
+    if model.lora_rank is not None:  # all other weights are frozen: they still hold what was loaded
         draw_adapters(network, model.init_seed)
         return
     parameters = dict(load_pretrained(model, next(network.parameters()).dtype).named_parameters())
