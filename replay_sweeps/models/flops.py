@@ -3,7 +3,7 @@
 import math
 
 from replay_sweeps.config import ModelConfig
-from replay_sweeps.models.lora_targets import adapted, lora_names
+from replay_sweeps.models.lora_targets import adapted_matrices, lora_names
 from replay_sweeps.models.pretrained import Pretrained, describe
 
 
@@ -28,7 +28,7 @@ def adapter_parameters(model: ModelConfig) -> int | None:
     known = _pretrained(model)
     if known is None or model.lora_rank is None:
         return None
-    return sum(model.lora_rank * sum(shape) for shape in adapted(known, lora_names(model)).values())
+    return sum(model.lora_rank * sum(shape) for shape in adapted_matrices(known, lora_names(model)).values())
 
 
 def matrix_parameters(model: ModelConfig, vocab_size: int) -> int:

@@ -22,7 +22,7 @@ def _is_named(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def adapted(known: Pretrained, targets: Collection[str] | None) -> dict[str, tuple[int, ...]]:
+def adapted_matrices(known: Pretrained, targets: Collection[str] | None) -> dict[str, tuple[int, ...]]:
     """The shapes of the matrices that get adapters, by module; `targets`: what `lora_names` returns."""
     return {
         name: shape

@@ -17,14 +17,14 @@ from replay_sweeps.models.pretrained_checks import why_logits_needed
 logger = logging.getLogger(__name__)
 
 
-def _file(store: Path) -> Path:
+def _rates_file(store: Path) -> Path:
     return store / "numerics" / f"{fingerprint(machine())[:16]}.json"
 
 
 def known_rates(store: Path) -> dict[str, Any] | None:
     """The measured rates of this machine, or None where nothing was measured yet; imports no torch."""
     try:
-        return read_record(_file(store))
+        return read_record(_rates_file(store))
     except (FileNotFoundError, DamagedFile):
         return None
 
@@ -33,12 +33,12 @@ def measured_rates(store: Path) -> dict[str, Any]:
     """The rates of matrix products in fp32 and bf16 (FLOP/s), measured on first use and kept in the store."""
     found = known_rates(store)
     if found is None:
-        found = {**machine(), **_measure()}
-        write_record(_file(store), found)
+        found = {**machine(), **_measure_rates()}
+        write_record(_rates_file(store), found)
     return found
 
 
-def _measure() -> dict[str, Any]:
+def _measure_rates() -> dict[str, Any]:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,7 +8,7 @@ from pathlib import Path
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.hub import is_hub_id, local_folder
-from replay_sweeps.models.lora_targets import adapted, lora_names
+from replay_sweeps.models.lora_targets import adapted_matrices, lora_names
 from replay_sweeps.models.pretrained import PLAIN_HEADS, Pretrained, describe, is_head, model_type
 
 
@@ -48,8 +48,8 @@ def _lora_problems(model: ModelConfig, known: Pretrained) -> Iterator[str]:
     if model.lora_rank is None or not known.shapes:
         return
     for target in lora_names(model) or ():
-        if not adapted(known, [target]):
-            last = sorted({name.rpartition(".")[2] for name in adapted(known, None)})
+        if not adapted_matrices(known, [target]):
+            last = sorted({name.rpartition(".")[2] for name in adapted_matrices(known, None)})
             yield f"there is no matrix {target} in the model to adapt; there are: {', '.join(last)}"
 
 

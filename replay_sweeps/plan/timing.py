@@ -96,7 +96,7 @@ def estimated(
     return Timing(step, FORWARD * step / tokens, 0.0), source
 
 
-def _file(store: Path, run: PlannedRun, workers: int) -> Path:
+def _timing_file(store: Path, run: PlannedRun, workers: int) -> Path:
     trainer = run.config.trainer
     how = [trainer.threads, trainer.accelerator, trainer.devices, trainer.nodes, trainer.strategy]
     name = fingerprint([run.root, *how, workers, machine()])
@@ -106,7 +106,7 @@ def _file(store: Path, run: PlannedRun, workers: int) -> Path:
 def read_timing(store: Path, run: PlannedRun, workers: int) -> Timing | None:
     """What was measured of a run's root with so many workers on this machine, or None."""
     try:
-        record = read_record(_file(store, run, workers))
+        record = read_record(_timing_file(store, run, workers))
         return Timing(**{name: record[name] for name in ("step", "validation_token", "path")})
     except (FileNotFoundError, DamagedFile, KeyError):
         return None
@@ -114,4 +114,4 @@ def read_timing(store: Path, run: PlannedRun, workers: int) -> Timing | None:
 
 def write_timing(store: Path, run: PlannedRun, workers: int, timing: Timing) -> None:
     """Keep what was measured."""
-    write_record(_file(store, run, workers), asdict(timing))
+    write_record(_timing_file(store, run, workers), asdict(timing))
