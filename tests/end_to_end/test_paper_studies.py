@@ -8,6 +8,7 @@ import pytest
 
 from replay_sweeps.main import main
 from replay_sweeps.study.command import choices
+from tests.fixtures.shared import MadeOnce
 
 # The same grids in fewer, larger steps and with less text: 32 steps a run in place of 256.
 SHORT = [
@@ -42,10 +43,10 @@ STUDIES: dict[str, tuple[list[str], int, list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def workplace(made_once: MadeOnce) -> Path:
     """A folder with one store: what a study prepared or trained, the next one finds."""
-    return tmp_path_factory.mktemp("paper")
+    return made_once("paper", Path.mkdir)
 
 
 def test_every_study_of_the_paper_is_run_here() -> None:
