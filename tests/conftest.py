@@ -12,7 +12,7 @@ from tests.fixtures.conversations import chat_command, chat_model, chat_text, co
 from tests.fixtures.grid import whole  # noqa: F401
 from tests.fixtures.models import pretrained, pretrained_text, start_from, tokenizer  # noqa: F401
 from tests.fixtures.shared import MadeOnce, made_once  # noqa: F401
-from tests.fixtures.studies import layout_of, study_of, training  # noqa: F401
+from tests.fixtures.studies import plan_of, study_of, training  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 
