@@ -1,3 +1,5 @@
+"""States on disk: written whole or not at all, checked when read, dropped without their records."""
+
 from pathlib import Path
 
 import pytest
