@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, write_text
 from tests.fixtures.pretrained_model import CHATML, write_small_model
-from tests.fixtures.processes import inherited, run_forked
+from tests.fixtures.processes import PROGRAMS, inherited, run_forked
 from tests.fixtures.shared import MadeOnce
 
 pytestmark = pytest.mark.slow
@@ -128,6 +128,7 @@ def test_what_the_documents_make_is_in_the_makefile() -> None:
 def test_the_commands_of_a_document_run_in_their_order(document: str, workplace: Path) -> None:
     for line in RUN[document]:
         program, *arguments = shlex.split(line.replace("outputs/quickstart", "outputs/tiny"), comments=True)
+        assert program in PROGRAMS, f"{line}: it is no command of this package, nor named in NOT_RUN"
         if program == "replay-sweep":
             arguments = shrunk(arguments)
         if "RUN_ID" in arguments:
