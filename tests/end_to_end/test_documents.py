@@ -101,7 +101,8 @@ def workplace(belongings: Path, tmp_path: Path) -> Path:
 def shrunk(arguments: list[str]) -> list[str]:
     """A command of replay-sweep on a small scale; a plan is small."""
     if any(part in item for item in arguments for part in PLANNED):
-        return [*("study=quickstart" if item == "study=NAME" else item for item in arguments), "plan=true"]
+        named = ("study=quickstart" if item == "study=NAME" else item for item in arguments)
+        return [*named, "trainer.batch_rows=16", "plan=true"]
     if any(item.startswith("plan=") for item in arguments):
         return arguments
     if "study=finetune_pretrained" in arguments:
