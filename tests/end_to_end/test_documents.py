@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT, write_text
 from tests.fixtures.pretrained_model import CHATML, write_small_model
 from tests.fixtures.processes import PROGRAMS, inherited, run_forked
-from tests.fixtures.shared import MadeOnce
+from tests.fixtures.shared import MadeOnce, share_text
 
 pytestmark = pytest.mark.slow
 
@@ -94,8 +94,14 @@ def belongings(made_once: MadeOnce) -> Path:
 
 @pytest.fixture
 def workplace(belongings: Path, tmp_path: Path) -> Path:
-    """A folder with all of that, in which the commands of one document run one after another."""
-    return shutil.copytree(belongings, tmp_path / "workplace")
+    """A folder with all of that, in which the commands of one document run one after another.
+
+    The text of study=quickstart is prepared in the stores that the documents name: it takes longer than all the rest.
+    """
+    folder = shutil.copytree(belongings, tmp_path / "workplace")
+    for output in ("", "pool"):
+        share_text(folder / "outputs" / "tiny", folder / "outputs" / output)
+    return folder
 
 
 def shrunk(arguments: list[str]) -> list[str]:
@@ -145,7 +151,7 @@ def test_the_commands_of_a_document_run_in_their_order(document: str, workplace:
     [
         ("replay-sweep", ["study=quickstart", *TINY, "paths.output=outputs/tiny"]),
         ("replay-analyze", ["outputs/tiny"]),
-        ("replay-store", ["list"]),
+        ("replay-store", ["list", "--store", "outputs/tiny/store"]),
     ],
 )
 def test_each_command_is_installed_and_begins_in_a_process_of_its_own(
