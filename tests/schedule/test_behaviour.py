@@ -1,3 +1,5 @@
+"""What is done at a step: two runs share a state exactly where they did the same at all steps before it."""
+
 from fractions import Fraction
 
 from hypothesis import assume, given
