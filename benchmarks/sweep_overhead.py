@@ -44,8 +44,8 @@ def measure() -> None:
 
     for owner, name, part in (
         (segment, "validation_loss", "validation"),
-        (Store, "put", "saving states"),
-        (Store, "observe", "writing losses"),
+        (Store, "save_state", "saving states"),
+        (Store, "save_observation", "writing losses"),
         (worker_context, "train_segment", "train"),
         (engine.Engine, "__init__", "building the engine"),
         (worker.PathWorker, "scan", "looking at the store"),

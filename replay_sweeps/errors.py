@@ -31,6 +31,11 @@ class LostRank(Exception):  # noqa: N818 - as above
     """A process that trained the same model is gone. What it was at is trained again."""
 
 
+def one_line(error: BaseException, most: int | None = 200) -> str:
+    """The first line of an error's message, cut after `most` characters; the error's type where there is no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:most]
+
+
 def storage_problem(
     error: BaseException, folder: object, settings: str = " with paths.store and paths.output"
 ) -> str | None:

@@ -23,7 +23,7 @@ FLOORS = [
     {"models"},
     {"schedule"},
     {"config_builder"},
-    {"config", "machine"},
+    {"config", "machine", "parallel"},
     {"child_process", "files", "interrupt", "packages", "progress"},
     {"errors"},
 ]

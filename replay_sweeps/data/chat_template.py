@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from replay_sweeps.config import TokenizerConfig
 from replay_sweeps.data.packing import Example
-from replay_sweeps.data.parallel import batched, ordered_map
 from replay_sweeps.data.prepared_text import PreparedTokenizer
 from replay_sweeps.data.sources.table_rows import RESPONSE, conversation
 from replay_sweeps.data.token_store import dtype_for
 from replay_sweeps.data.tokenizers import BATCH_CHARACTERS, BPE, TEMPLATE_FILE, TOKENIZER_FILE, one_thread_a_batch
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
+from replay_sweeps.parallel import batched, ordered_map
 
 Spans = list[tuple[int, int]]  # from and to, in characters
 
 _MARKS_RESPONSES = re.compile(r"{%-?\s*generation\s*-?%}")  # as `transformers` looks for it
-TODAY = datetime(2024, 7, 26)  # for templates that write the date: the day that Llama's fall back to
-_OWN = "give one as a Jinja file in model.tokenizer.chat_template"
+TODAY = datetime(2024, 7, 26)  # for templates that write the date; Llama's templates fall back to this day
+_GIVE_ONE = "give one as a Jinja file in model.tokenizer.chat_template"
 
 
 def check_chat_template(config: TokenizerConfig) -> list[tuple[str, str]]:
@@ -36,13 +36,13 @@ def check_chat_template(config: TokenizerConfig) -> list[tuple[str, str]]:
     if config.chat_template is not None:
         return []
     if config.path == BPE:
-        return [("path", f"a tokenizer that is trained here has no chat template; {_OWN}")]
-    if folder.is_dir() and not _template_in(folder):
-        return [("path", f"its tokenizer has no chat template, which conversations need; {_OWN}")]
+        return [("path", f"a tokenizer that is trained here has no chat template; {_GIVE_ONE}")]
+    if folder.is_dir() and not _has_template(folder):
+        return [("path", f"its tokenizer has no chat template, which conversations need; {_GIVE_ONE}")]
     return []
 
 
-def _template_in(folder: Path) -> bool:
+def _has_template(folder: Path) -> bool:
     if (folder / TEMPLATE_FILE).is_file() or (folder / "additional_chat_templates").is_dir():
         return True
     try:
@@ -53,30 +53,25 @@ def _template_in(folder: Path) -> bool:
 
 def no_template_line(name: str) -> str:
     """The message for a loaded tokenizer without a chat template."""
-    return f"model.tokenizer.path: {name!r} has no chat template, which conversations need; {_OWN}"
+    return f"model.tokenizer.path: {name!r} has no chat template, which conversations need; {_GIVE_ONE}"
 
 
 def prepare_template(template: str, name: str) -> None:
-    """Raise UserError unless the chat template is sound Jinja. From then on its today is always the same day."""
+    """Raise UserError unless the chat template is sound Jinja. From then on, its date of today is always TODAY."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
-        _compile_jinja_template(template).globals["strftime_now"] = (
-            TODAY.strftime
-        )  # the object that is rendered, cached
+        # The library caches what it compiles: it will render this very object.
+        _compile_jinja_template(template).globals["strftime_now"] = TODAY.strftime
     except TemplateError as error:
-        raise UserError(f"{name}: the chat template can't be read: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{name}: the chat template can't be read: {one_line(error)}") from error
 
 
 class ChatTemplate:
     """A tokenizer's chat template.
 
-    A template that marks the responses with `{% generation %}` is taken at its word. Otherwise a response is what
+    Where a template marks the responses with `{% generation %}`, these marks are used. Otherwise a response is what
     follows the text of the messages before it and its prompt (`add_generation_prompt`), up to and with its end-of-turn
     token. Raises UserError where there is no template, or where it can't tell responses from the rest.
     """
@@ -85,15 +80,15 @@ class ChatTemplate:
         from tokenizers import Tokenizer
         from transformers import AutoTokenizer
 
-        known = AutoTokenizer.from_pretrained(str(stored.path), trust_remote_code=False, local_files_only=True)
-        if known.chat_template is None:
+        pretrained = AutoTokenizer.from_pretrained(str(stored.path), trust_remote_code=False, local_files_only=True)
+        if pretrained.chat_template is None:
             raise UserError(no_template_line(name))
         self.name = name
-        self.template: str = known.get_chat_template()
+        self.template: str = pretrained.get_chat_template()
         prepare_template(self.template, name)
         self.marked = bool(_MARKS_RESPONSES.search(self.template))
-        self.special: dict[str, str] = dict(known.special_tokens_map)
-        self.control = tuple(str(token) for token in known.added_tokens_decoder.values() if str(token).strip())
+        self.special: dict[str, str] = dict(pretrained.special_tokens_map)
+        self.control = tuple(str(token) for token in pretrained.added_tokens_decoder.values() if str(token).strip())
         self.dtype = dtype_for(stored.vocab_size)
         self.tokenizer = Tokenizer.from_str((stored.path / TOKENIZER_FILE).read_text())
         self.tokenizer.no_truncation()
@@ -105,7 +100,7 @@ class ChatTemplate:
             return self._render(messages)
         text, spans = self._render(messages)[0], []
         for number, message in enumerate(messages):
-            if message["role"] != RESPONSE or number == 0:  # what nothing came before is no response
+            if message["role"] != RESPONSE or number == 0:  # a first message answers nothing
                 continue
             prompt = self._render(messages[:number], prompt=True)[0]
             until = self._render(messages[: number + 1])[0]
@@ -136,10 +131,10 @@ class ChatTemplate:
                 **self.special,
             )
         except (TemplateError, TypeError, KeyError, ValueError) as error:
-            begin = str(messages[0].get("content", ""))[:60]
+            beginning = str(messages[0].get("content", ""))[:60]
             raise UserError(
                 f"model.tokenizer.path: the chat template of {self.name!r} refuses the conversation that begins "
-                f"{begin!r}: {_first_line(error)}"
+                f"{beginning!r}: {one_line(error)}"
             ) from error
         return texts[0], spans[0] if self.marked else []
 
@@ -147,17 +142,18 @@ class ChatTemplate:
         """Each conversation as tokens and whether each is learned; the same for any number of workers."""
         from tqdm import tqdm
 
-        rendered = ([self.text(conversation(document)) for document in batch] for batch in _batches(documents))
+        batches = batched(documents, BATCH_CHARACTERS)
+        rendered = ([self.text(conversation(document)) for document in batch] for batch in batches)
         with (
             one_thread_a_batch(),
             ThreadPoolExecutor(workers) as pool,
             tqdm(desc=title, unit=" conversations", unit_scale=True, disable=None, leave=False) as bar,
         ):
-            for examples in ordered_map(pool if workers > 1 else None, self._encode, rendered, ahead=2 * workers):
+            for examples in ordered_map(pool if workers > 1 else None, self._encode_batch, rendered, ahead=2 * workers):
                 bar.update(len(examples))
                 yield from examples
 
-    def _encode(self, batch: list[tuple[str, Spans]]) -> list[Example]:
+    def _encode_batch(self, batch: list[tuple[str, Spans]]) -> list[Example]:
         encodings = self.tokenizer.encode_batch([text for text, _ in batch], add_special_tokens=False)
         examples = []
         for (_, spans), encoding in zip(batch, encodings, strict=True):
@@ -168,7 +164,3 @@ class ChatTemplate:
             learned[:1] = False  # nothing comes before it that it could be predicted from
             examples.append(Example(np.array(encoding.ids, dtype=self.dtype), learned))
         return examples
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    return batched(documents, BATCH_CHARACTERS)

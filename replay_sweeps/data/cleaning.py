@@ -14,17 +14,17 @@ import numpy as np
 
 from replay_sweeps.config import SourceConfig
 from replay_sweeps.data import near_duplicates
-from replay_sweeps.data.parallel import batched, ordered_map
-from replay_sweeps.data.sources.documents import documents, input_fingerprint
+from replay_sweeps.data.sources.documents import documents
 from replay_sweeps.data.sources.local_files import open_bytes
-from replay_sweeps.data.sources.table_rows import spoken
+from replay_sweeps.data.sources.table_rows import conversation_text
+from replay_sweeps.data.text_keys import text_key
 from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import file_checksum, fingerprint, folder_made_atomically, read_record, write_record
+from replay_sweeps.files import file_checksum, folder_made_atomically, read_record, write_record
+from replay_sweeps.parallel import batched, ordered_map
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "selection", "report")
-VERSION = 1  # raised whenever the same documents would be cleaned or split otherwise
 RECORD = "record.json"
 BATCH_CHARACTERS = 1_000_000
 
@@ -37,7 +37,7 @@ class CleanText:
     folder: Path
     counts: dict[str, int]
 
-    def texts(self, part: str) -> Iterator[str]:
+    def documents(self, part: str) -> Iterator[str]:
         """The documents of a part: train in the source's order, validation halves in the order of their hashes."""
         with open_bytes(self.folder / f"{part}.jsonl.zst") as stream:
             for line in stream:
@@ -50,30 +50,18 @@ class CleanText:
         return np.memmap(path, dtype="<u4", mode="r", shape=shape) if shape[0] else np.empty(shape, dtype="<u4")
 
 
-def part_of(hashed: bytes, validation_fraction: float) -> str:
+def part_of(text_hash: bytes, validation_fraction: float) -> str:
     """Which part a document belongs to, from the hash of its text alone.
 
     A larger fraction keeps what a smaller one held out, and each document stays in the same half.
     """
-    if int.from_bytes(hashed[:8]) >= validation_fraction * 2**64:
+    if int.from_bytes(text_hash[:8]) >= validation_fraction * 2**64:
         return "train"
-    return "selection" if hashed[8] & 1 else "report"
-
-
-def text_key(source: SourceConfig) -> str:
-    """A hash of all that shapes the source's cleaned text, found without reading it."""
-    return fingerprint(
-        {
-            "version": VERSION,
-            "input": input_fingerprint(source),
-            "validation_fraction": source.validation_fraction,
-            "duplicates": near_duplicates.method_version(),
-        }
-    )
+    return "selection" if text_hash[8] & 1 else "report"
 
 
 class _PartWriter:
-    """Writes the texts and signatures of one part."""
+    """Writes the texts and signatures of one part, and counts them."""
 
     def __init__(self, folder: Path, part: str, stack: ExitStack) -> None:
         import pyarrow
@@ -90,27 +78,29 @@ class _PartWriter:
         self.characters += characters
 
 
-def _sketched(source: SourceConfig, texts: Iterable[str], pool: Executor | None) -> Iterator[tuple[str, bytes, Any]]:
-    """Each document with its hash and its MinHash."""
-    sketch = _sketch if source.format == "text" else _sketch_conversations
+def _with_sketches(
+    source: SourceConfig, texts: Iterable[str], pool: Executor | None
+) -> Iterator[tuple[str, bytes, Any]]:
+    """Each document with the hash of its text and its MinHash, in the order of `texts`."""
+    sketch = _sketch_texts if source.format == "text" else _sketch_conversations
     for batch, sketches in ordered_map(pool, sketch, batched(texts, BATCH_CHARACTERS)):
-        for text, (hashed, minhash) in zip(batch, sketches, strict=True):
-            yield text, hashed, minhash
+        for text, (text_hash, minhash) in zip(batch, sketches, strict=True):
+            yield text, text_hash, minhash
 
 
-def _sketch(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
+def _sketch_texts(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
     return batch, near_duplicates.sketch(batch)
 
 
 def _sketch_conversations(batch: list[str]) -> tuple[list[str], list[tuple[bytes, Any]]]:
-    return batch, near_duplicates.sketch(list(map(spoken, batch)))
+    return batch, near_duplicates.sketch(list(map(conversation_text, batch)))
 
 
-def _write(source: SourceConfig, texts: Iterable[str], folder: Path, pool: Executor | None) -> dict[str, int]:
-    """Write the parts of the source's text into `folder` and return the counts."""
+def _write_parts(source: SourceConfig, texts: Iterable[str], folder: Path, pool: Executor | None) -> dict[str, int]:
+    """Drop duplicates, write the parts of the source's text into `folder`, and return the counts."""
     from tqdm import tqdm
 
-    known = near_duplicates.Deduplicator()
+    deduplicator = near_duplicates.Deduplicator()
     read = characters = 0
     held_out: list[tuple[bytes, str, int, int, bytes]] = []  # hash, part, place and length of its line, signature
     spool_path = folder / "validation.jsonl"
@@ -118,18 +108,18 @@ def _write(source: SourceConfig, texts: Iterable[str], folder: Path, pool: Execu
         writers = {part: _PartWriter(folder, part, stack) for part in PARTS}
         bar = stack.enter_context(tqdm(desc=f"reading {source.name}", unit=" documents", disable=None, leave=False))
         spool = stack.enter_context(spool_path.open("w+b"))
-        for text, hashed, minhash in _sketched(source, texts, pool):
+        for text, text_hash, minhash in _with_sketches(source, texts, pool):
             read, characters = read + 1, characters + len(text)
             bar.update()
-            if not known.is_new(hashed, minhash):
+            if not deduplicator.is_new(text_hash, minhash):
                 continue
             line = json.dumps(text, ensure_ascii=False).encode() + b"\n"
             signature = np.array(minhash.digest(), dtype="<u4").tobytes()
-            part = part_of(hashed, source.validation_fraction)
+            part = part_of(text_hash, source.validation_fraction)
             if part == "train":
                 writers[part].write(line, signature, len(text))
             else:
-                held_out.append((hashed[8:] + hashed[:8], part, spool.tell(), len(line), signature))
+                held_out.append((text_hash[8:] + text_hash[:8], part, spool.tell(), len(line), signature))
                 spool.write(line)
         for _, part, place, length, signature in sorted(held_out):
             spool.seek(place)
@@ -139,25 +129,25 @@ def _write(source: SourceConfig, texts: Iterable[str], folder: Path, pool: Execu
     counts = {
         "documents": read,
         "characters": characters,
-        "exact_duplicates_dropped": known.exact,
-        "near_duplicates_dropped": known.near,
+        "exact_duplicates_dropped": deduplicator.exact,
+        "near_duplicates_dropped": deduplicator.near,
     }
     for part, writer in writers.items():
         counts |= {f"{part}_documents": writer.documents, f"{part}_characters": writer.characters}
     return counts
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def _part_checksums(folder: Path) -> dict[str, str]:
     return {path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.name != RECORD}
 
 
-def _found(key: str, folder: Path) -> CleanText | None:
+def _earlier_clean_text(key: str, folder: Path) -> CleanText | None:
     """The text that was cleaned before, if it is sound; damaged text is removed."""
     if not folder.is_dir():
         return None
     try:
         record = read_record(folder / RECORD)
-        if _checksums(folder) != record["checksums"]:
+        if _part_checksums(folder) != record["checksums"]:
             raise DamagedFile(f"{folder} does not match its checksums")
     except (DamagedFile, OSError, KeyError) as error:
         logger.warning("cleaned text is damaged and is made again: %s", error)
@@ -174,15 +164,15 @@ def clean_text(source: SourceConfig, folder: Path, pool: Executor | None, sample
     """
     key = text_key(source)
     final = folder / key
-    found = _found(key, final)
-    if found is None:
+    text = _earlier_clean_text(key, final)
+    if text is None:
         with folder_made_atomically(final) as made:
-            counts = _write(source, documents(source, pool, sampled), made, pool)
+            counts = _write_parts(source, documents(source, pool, sampled), made, pool)
             _check_counts(source, counts)
-            write_record(made / RECORD, {"counts": counts, "checksums": _checksums(made)})
-        found = CleanText(key, final, counts)
-    _check_counts(source, found.counts)
-    return found
+            write_record(made / RECORD, {"counts": counts, "checksums": _part_checksums(made)})
+        text = CleanText(key, final, counts)
+    _check_counts(source, text.counts)
+    return text
 
 
 def _check_counts(source: SourceConfig, counts: dict[str, int]) -> None:

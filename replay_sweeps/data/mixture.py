@@ -1,4 +1,4 @@
-"""Where each batch comes from: rows of the target and of the generic store as a pure function of the step."""
+"""The order of the data: which target and generic rows are in each batch, a pure function of the step."""
 
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ def permutation(size: int, *seeds: int) -> Rows:
     return np.argsort(mixed_bits(mixed_bits(np.arange(size, dtype=np.uint64)) ^ state), kind="stable").astype(np.int64)
 
 
-# The seeds of different purposes must not meet: each permutation starts from its purpose.
+# Each permutation's seeds start with its purpose, so that equal seeds of two purposes give different orders.
 SUBSET, EPOCH, GENERIC = 1, 2, 3
 
 
@@ -61,14 +61,23 @@ class Mixture:
         exposure = before[:-1]
         generic = np.arange(begin, begin + self.schedule.batch_rows) - exposure
         row = np.empty(self.schedule.batch_rows, dtype=np.int64)
-        row[is_target] = self._ordered(exposure[is_target], self.order.rows, EPOCH, self.order.order_seed)
-        subset = self._permutation(self.target_store_rows, SUBSET, self.order.subset_seed) if is_target.any() else row
-        row[is_target] = subset[row[is_target]]
-        row[~is_target] = self._ordered(generic[~is_target], self.generic_store_rows, GENERIC, self.generic_seed)
+        row[is_target] = self._target_rows(exposure[is_target])
+        row[~is_target] = self._generic_rows(generic[~is_target])
         return BatchRows(is_target, row)
 
-    def _ordered(self, cursor: Rows, size: int, purpose: int, seed: int) -> Rows:
-        """Rows of range(size) at the cursor, a fresh permutation for each pass."""
+    def _target_rows(self, exposures: Rows) -> Rows:
+        """Rows of the target store, by how many target rows the run has seen before each."""
+        if not len(exposures):
+            return exposures
+        subset = self._permutation(self.target_store_rows, SUBSET, self.order.subset_seed)[: self.order.rows]
+        return subset[self._rows_at(exposures, self.order.rows, EPOCH, self.order.order_seed)]
+
+    def _generic_rows(self, cursor: Rows) -> Rows:
+        """Rows of the generic store, by how many generic rows the run has seen before each."""
+        return self._rows_at(cursor, self.generic_store_rows, GENERIC, self.generic_seed)
+
+    def _rows_at(self, cursor: Rows, size: int, purpose: int, seed: int) -> Rows:
+        """The rows of range(size) at these places of an endless series of passes, each pass a fresh permutation."""
         row = np.empty_like(cursor)
         for epoch in np.unique(cursor // size) if len(cursor) else ():
             here = cursor // size == epoch
@@ -77,8 +86,8 @@ class Mixture:
 
     def _permutation(self, size: int, *seeds: int) -> Rows:
         if (size, *seeds) not in self._cache:
-            epochs = [known for known in self._cache if known[1] == EPOCH]
-            if seeds[0] == EPOCH and len(epochs) > 1:  # an epoch that is over is not needed again
+            epochs = [key for key in self._cache if key[1] == EPOCH]
+            if seeds[0] == EPOCH and len(epochs) > 1:  # a past epoch is not needed again
                 del self._cache[min(epochs)]
             self._cache[(size, *seeds)] = permutation(size, *seeds)
         return self._cache[(size, *seeds)]

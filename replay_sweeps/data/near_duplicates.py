@@ -1,4 +1,4 @@
-"""Exact and near duplicates: MinHash signatures of word 5-grams, found by locality-sensitive hashing.
+"""Exact and near duplicates: MinHash signatures of word 5-grams, compared through locality-sensitive hashing.
 
 Signatures and hashes are held in memory (4 to 6 kB for each document, measured), texts never are.
 """
@@ -18,7 +18,7 @@ PERMUTATIONS = 128
 BANDS = 32  # of 4 values each: a pair at the threshold is compared with probability 1 - 3e-8
 THRESHOLD = 0.8  # Jaccard similarity of the sets of word 5-grams
 SHINGLE_WORDS = 5
-SEED = 42  # the only one that every version of the library takes in its deduplicator
+SEED = 42  # the only seed that every version of the library accepts in its deduplicator
 
 # Scripts without spaces between words count by character.
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -36,7 +36,7 @@ def text_hash(text: str) -> bytes:
 
 
 def shingles(text: str) -> list[str]:
-    """The text's word 5-grams, case and punctuation aside; all its words as one when there are fewer.
+    """The text's word 5-grams without case and punctuation; all its words as one when there are fewer.
 
     So a text of few words is a near duplicate only of a text with the same words; one with no words at all counts
     character by character.
@@ -60,23 +60,23 @@ def sketch(texts: list[str]) -> list[tuple[bytes, Any]]:
 
 
 class Deduplicator:
-    """Says of each document in turn whether it repeats an earlier one, and counts."""
+    """Decides for each document in turn whether it repeats an earlier one, and counts those that do."""
 
     def __init__(self) -> None:
         from rensa import RMinHashDeduplicator
 
-        self.exact = 0  # documents equal to an earlier one but for case and spacing
+        self.exact = 0  # documents equal to an earlier one, apart from case and spacing
         self.near = 0  # other documents with a similarity of at least THRESHOLD to an earlier one
         self._hashes: set[bytes] = set()
         self._near = RMinHashDeduplicator(THRESHOLD, PERMUTATIONS, True, BANDS)
 
-    def is_new(self, hashed: bytes, minhash: Any) -> bool:
+    def is_new(self, text_hash: bytes, minhash: Any) -> bool:
         """Whether no earlier document was the same or nearly so."""
-        if hashed in self._hashes:
+        if text_hash in self._hashes:
             self.exact += 1
             return False
-        self._hashes.add(hashed)
-        if not self._near.add(hashed.hex(), minhash):
+        self._hashes.add(text_hash)
+        if not self._near.add(text_hash.hex(), minhash):
             self.near += 1
             return False
         return True
@@ -92,19 +92,19 @@ def _band_keys(signatures: Signatures, band: int) -> NDArray[np.uint64]:
     return keys
 
 
-def _blocks(signatures: Signatures, rows: int = 65_536) -> Iterator[Signatures]:
-    for start in range(0, len(signatures), rows):
-        yield np.asarray(signatures[start : start + rows])
+def _blocks(signatures: Signatures, size: int = 65_536) -> Iterator[Signatures]:
+    for start in range(0, len(signatures), size):
+        yield np.asarray(signatures[start : start + size])
 
 
-def near_duplicates(candidates: Signatures, corpora: Iterable[Signatures]) -> NDArray[np.bool_]:
+def find_near_duplicates(candidates: Signatures, corpora: Iterable[Signatures]) -> NDArray[np.bool_]:
     """Which of `candidates` are near duplicates of any document of `corpora`; [candidates].
 
     Every corpus is read in blocks, so it may be a memory map larger than memory.
     """
-    found = np.zeros(len(candidates), dtype=np.bool_)
+    is_duplicate = np.zeros(len(candidates), dtype=np.bool_)
     if not len(candidates):
-        return found
+        return is_duplicate
     bands = []
     for band in range(BANDS):
         keys = _band_keys(candidates, band)
@@ -113,24 +113,24 @@ def near_duplicates(candidates: Signatures, corpora: Iterable[Signatures]) -> ND
     for corpus in corpora:
         for block in _blocks(corpus):
             for band, (keys, order) in enumerate(bands):
-                _mark_similar(found, candidates, block, keys, order, _band_keys(block, band))
-    return found
+                _mark_similar(is_duplicate, candidates, block, keys, order, _band_keys(block, band))
+    return is_duplicate
 
 
 def _mark_similar(
-    found: NDArray[np.bool_],
+    is_duplicate: NDArray[np.bool_],
     candidates: Signatures,
     block: Signatures,
     keys: NDArray[np.uint64],
     order: NDArray[np.intp],
     block_keys: NDArray[np.uint64],
 ) -> None:
-    """Mark the candidates that share a band with a row of `block` and are as similar as THRESHOLD to it."""
+    """Mark the candidates that share a band with a signature of `block` and are as similar as THRESHOLD to it."""
     first = np.searchsorted(keys, block_keys, side="left")
     last = np.searchsorted(keys, block_keys, side="right")
-    for row in np.flatnonzero(last > first):
-        matches = order[first[row] : last[row]]
-        matches = matches[~found[matches]]
+    for place in np.flatnonzero(last > first):
+        matches = order[first[place] : last[place]]
+        matches = matches[~is_duplicate[matches]]
         if len(matches):
-            equal = (candidates[matches] == block[row]).mean(axis=1)
-            found[matches[equal >= THRESHOLD]] = True
+            equal = (candidates[matches] == block[place]).mean(axis=1)
+            is_duplicate[matches[equal >= THRESHOLD]] = True

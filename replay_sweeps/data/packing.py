@@ -15,18 +15,18 @@ Row = tuple[NDArray[Any], NDArray[np.uint8]]  # tokens and flags
 
 @dataclass(frozen=True)
 class Example:
-    """What is read without anything before it: its tokens, and whether each is learned (the first never is)."""
+    """A conversation in tokens, read without anything before it; which tokens are learned (the first never is)."""
 
     tokens: NDArray[Any]
     learned: NDArray[np.bool_]
 
 
 @dataclass
-class Packing:
+class RowPacker:
     """Packs examples into rows of `row_length` tokens and counts what became of them.
 
     Each example goes into the fullest of the open rows that has room for it (best fit), so that rows depend on the
-    order of the examples alone; what is left of a row is filled with `padding`, which is not learned.
+    order of the examples alone. The rest of a row is filled with `padding`, which is not learned.
     """
 
     row_length: int
@@ -46,14 +46,14 @@ class Packing:
         )
     )
 
-    def rows(self, examples: Iterable[Example]) -> Iterator[Row]:
-        """Whole rows; each learns at least one token.
+    def pack(self, examples: Iterable[Example]) -> Iterator[Row]:
+        """Whole rows; in each at least one token is learned.
 
-        An example that is longer than a row is cut at the row's end; one in which then nothing is learned is dropped.
+        An example that is longer than a row is cut at the row's end. If nothing in the rest is learned, it is dropped.
         """
         opened: list[list[Example]] = []
         used: list[int] = []
-        for example in filter(None, map(self._cut, examples)):
+        for example in filter(None, map(self._fit, examples)):
             length = len(example.tokens)
             fits = [row for row, filled in enumerate(used) if filled + length <= self.row_length]
             if fits:
@@ -67,10 +67,11 @@ class Packing:
             if used[row] == self.row_length or len(used) > MOST_OPEN:
                 full = max(range(len(used)), key=used.__getitem__)
                 used.pop(full)
-                yield self._row(opened.pop(full))
-        yield from map(self._row, opened)
+                yield self._filled_row(opened.pop(full))
+        yield from map(self._filled_row, opened)
 
-    def _cut(self, example: Example) -> Example | None:
+    def _fit(self, example: Example) -> Example | None:
+        """The example cut to a row; None where nothing of it is learned."""
         if not example.learned.any():
             self.counts["conversations_without_response_dropped"] += 1
             return None
@@ -83,7 +84,8 @@ class Packing:
         self.counts["conversations_cut_at_row_end"] += 1
         return example
 
-    def _row(self, examples: list[Example]) -> Row:
+    def _filled_row(self, examples: list[Example]) -> Row:
+        """The examples one after another, then padding; counts what is in the row."""
         tokens = np.full(self.row_length, self.padding, dtype=examples[0].tokens.dtype)
         flags = np.full(self.row_length, PADDING, dtype=np.uint8)
         end = 0

@@ -1,7 +1,6 @@
 """The steps from sources to token stores, each a look-up of an earlier result first."""
 
 import hashlib
-import importlib.metadata
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replay_sweeps.config import SourceConfig, TokenizerConfig
+from replay_sweeps.config import SourceConfig
 from replay_sweeps.data.chat_template import ChatTemplate
 from replay_sweeps.data.cleaning import CleanText, clean_text
 from replay_sweeps.data.encoder import Encoder
-from replay_sweeps.data.near_duplicates import near_duplicates, text_hash
-from replay_sweeps.data.parallel import process_pool
+from replay_sweeps.data.near_duplicates import find_near_duplicates, text_hash
 from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer, tokenizer_fingerprint
-from replay_sweeps.data.sources.table_rows import spoken
+from replay_sweeps.data.sources.table_rows import conversation_text
+from replay_sweeps.data.text_keys import TextRequest, tokenizer_key, train_key, validation_key
 from replay_sweeps.data.token_store import PADDING, TokenStore
 from replay_sweeps.data.tokenizers import (
     BPE,
@@ -31,31 +30,14 @@ from replay_sweeps.data.tokenizers import (
     train_bpe,
 )
 from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import fingerprint, folder_made_atomically, recalled, write_record
+from replay_sweeps.files import folder_made_atomically, recalled, write_record
+from replay_sweeps.parallel import process_pool
 
 logger = logging.getLogger(__name__)
 
 CLEAN, SAMPLED, TOKENIZERS, TOKENS = "text", "sampled", "tokenizers", "tokens"  # folders of what is made
-VERSION = 2  # raised whenever the same cleaned text would give other tokens
 BPE_TRAINING_CHARACTERS = 200_000_000  # byte-level BPE is trained on an even sample of about so much
 HALVES = ("selection", "report")
-
-
-def tokenizer_key(tokenizer: TokenizerConfig, generic_key: str) -> str:
-    """A hash of what decides the tokenizer: for BPE its size and training text, else its name or its files."""
-    shape: dict[str, Any] = {"stage": "tokenizer", "library": importlib.metadata.version("tokenizers")}
-    path = Path(tokenizer.path).expanduser()
-    if tokenizer.path == BPE:
-        shape |= {"text": generic_key, "vocab_size": tokenizer.vocab_size or DEFAULT_VOCAB_SIZE}
-    elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        shape["files"] = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    else:
-        shape["name"] = tokenizer.path
-        shape |= {"revision": tokenizer.revision} if tokenizer.revision else {}
-    if tokenizer.chat_template is not None:
-        shape["chat_template"] = own_template(tokenizer)
-    return fingerprint(shape)
 
 
 def record_path(folder: Path, key: str) -> Path:
@@ -70,38 +52,32 @@ def recall(folder: Path, key: str) -> dict[str, Any] | None:
 class Preparation:
     """The steps of `prepare_text`, each a look-up first."""
 
-    def __init__(self, folder: Path, workers: int, row_length: int) -> None:
-        self.folder = folder
+    def __init__(self, request: TextRequest, workers: int) -> None:
+        self.request = request
+        self.folder = request.folder
         self.workers = workers
-        self.row_length = row_length  # tokens: what conversations are packed into
 
-    def run(
-        self,
-        generic: SourceConfig,
-        targets: Sequence[SourceConfig],
-        tokenizer: TokenizerConfig,
-        pretrained: LoadedTokenizer | None,
-        validation_tokens: int,
-    ) -> PreparedText:
+    def run(self, pretrained: LoadedTokenizer | None) -> PreparedText:
+        """All the text of the request; `pretrained`: its tokenizer, where it was loaded already."""
+        sources = self.request.sources
         with process_pool(self.workers) as pool:
-            sources = (generic, *targets)
-            texts = [self.text(source, pool) for source in sources]
-        stored, model = self.tokenizer(tokenizer, generic, texts[0], pretrained)
-        chat = any(source.format == "chat" for source in sources)
-        template = ChatTemplate(stored, tokenizer.path) if chat else None
-        encoder = Encoder(self.folder / TOKENS, stored, model, template, self.row_length, self.workers)
+            texts = [self.clean(source, pool) for source in sources]
+        stored, model = self.tokenizer(texts[0], pretrained)
+        template = ChatTemplate(stored, self.request.tokenizer.path) if self.request.has_conversations else None
+        encoder = Encoder(self.folder / TOKENS, stored, model, template, self.request.row_length, self.workers)
         trains = [self.train(source, text, encoder) for source, text in zip(sources, texts, strict=True)]
         generic_frequencies = _token_counts(trains[0][0], stored.vocab_size)
         prepared = []
         for source, text, (train, packing) in zip(sources, texts, trains, strict=True):
-            halves, removed = self.validation(source, text, texts, encoder, validation_tokens)
+            halves, removed = self.validation(source, text, texts, encoder)
             counts = {**_counts(text, removed, train, halves), **packing}
             frequencies = _token_counts(train, stored.vocab_size)
             counts["token_frequency_divergence"] = jensen_shannon_divergence(frequencies, generic_frequencies)
             prepared.append(PreparedSource(source.name, train, halves[0], halves[1], counts))
         return PreparedText(stored, prepared[0], tuple(prepared[1:]))
 
-    def text(self, source: SourceConfig, pool: Executor | None) -> CleanText:
+    def clean(self, source: SourceConfig, pool: Executor | None) -> CleanText:
+        """The cleaned text of a source; its duplicates are dropped."""
         text = clean_text(source, self.folder / CLEAN, pool, self.folder / SAMPLED)
         counts = text.counts
         logger.info(
@@ -114,12 +90,10 @@ class Preparation:
         return text
 
     def tokenizer(
-        self,
-        config: TokenizerConfig,
-        source: SourceConfig,
-        generic: CleanText,
-        pretrained: LoadedTokenizer | None,
+        self, generic: CleanText, pretrained: LoadedTokenizer | None
     ) -> tuple[PreparedTokenizer, LoadedTokenizer]:
+        """The tokenizer as it is stored, and in memory; byte-level BPE is trained on the generic text."""
+        config = self.request.tokenizer
         key = tokenizer_key(config, generic.key)
         record = recall(self.folder, key)
         if record is not None:
@@ -132,7 +106,8 @@ class Preparation:
                 logger.warning("a tokenizer is damaged and is made again: %s", error)
                 shutil.rmtree(stored.path, ignore_errors=True)
         if config.path == BPE:
-            texts = _sample(generic) if source.format == "text" else map(spoken, _sample(generic))
+            sample = _bpe_sample(generic)
+            texts = sample if self.request.generic.format == "text" else map(conversation_text, sample)
             model = train_bpe(texts, config.vocab_size or DEFAULT_VOCAB_SIZE, own_template(config))
         else:
             model = pretrained or load_pretrained(config)
@@ -141,7 +116,6 @@ class Preparation:
         return stored, model
 
     def _store_tokenizer(self, model: LoadedTokenizer) -> PreparedTokenizer:
-
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in model.files.items()}
         name = tokenizer_fingerprint(checksums, model.vocab_size, model.end_of_text)
         with folder_made_atomically(self.folder / TOKENIZERS / name) as made:
@@ -149,7 +123,7 @@ class Preparation:
                 (made / file).write_bytes(content)
         return PreparedTokenizer(self.folder / TOKENIZERS / name, model.vocab_size, model.end_of_text, name)
 
-    def _stored(self, key: str, names: Sequence[str]) -> tuple[list[TokenStore], dict[str, Any]] | None:
+    def _earlier_stores(self, key: str, names: Sequence[str]) -> tuple[list[TokenStore], dict[str, Any]] | None:
         """The sound stores of an earlier step with its record; None when one is missing or damaged."""
         record = recall(self.folder, key)
         if record is None:
@@ -164,48 +138,47 @@ class Preparation:
         return stores, record
 
     def train(self, source: SourceConfig, text: CleanText, encoder: Encoder) -> tuple[TokenStore, dict[str, int]]:
-        """The training store, and of conversations what became of them."""
-        key = fingerprint({"stage": "train", "version": VERSION, "text": text.key, **encoder.shape(source)})
-        found = self._stored(key, ["train"])
-        if found is not None:
-            return found[0][0], found[1].get("packing", {})
-        store, packing = encoder.write(source, text.texts("train"))
+        """The training store; for conversations also the counts of what became of them."""
+        key = train_key(text.key, encoder.shape(source))
+        earlier = self._earlier_stores(key, ["train"])
+        if earlier is not None:
+            [store], record = earlier
+            return store, record.get("packing", {})
+        store, packing = encoder.write(source, text.documents("train"))
         record = {"train": store.to_record(self.folder)}
         write_record(record_path(self.folder, key), {**record, "packing": packing} if packing else record)
         return store, packing
 
     def validation(
-        self,
-        source: SourceConfig,
-        text: CleanText,
-        texts: Sequence[CleanText],
-        encoder: Encoder,
-        validation_tokens: int,
+        self, source: SourceConfig, text: CleanText, texts: Sequence[CleanText], encoder: Encoder
     ) -> tuple[list[TokenStore], dict[str, int]]:
-        """The selection and report halves, and how many documents of each were removed."""
-        others = sorted({other.key for other in texts})
-        shape = {"text": text.key, "others": others, "tokens": validation_tokens, **encoder.shape(source)}
-        key = fingerprint({"stage": "validation", "version": VERSION, **shape})
-        found = self._stored(key, HALVES)
-        if found is not None:
-            return found[0], found[1]["removed"]
+        """The selection and report halves, and how many documents of each were removed.
+
+        A document is removed where it nearly repeats a training document of any of the `texts`.
+        """
+        tokens = self.request.validation_tokens
+        key = validation_key(text.key, [other.key for other in texts], tokens, encoder.shape(source))
+        earlier = self._earlier_stores(key, HALVES)
+        if earlier is not None:
+            stores, record = earlier
+            return stores, record["removed"]
         stores, removed = [], {}
         for half in HALVES:
-            repeated = near_duplicates(text.signatures(half), (other.signatures("train") for other in texts))
-            removed[half] = int(repeated.sum())
-            if repeated.all():
+            repeats = find_near_duplicates(text.signatures(half), (other.signatures("train") for other in texts))
+            removed[half] = int(repeats.sum())
+            if repeats.all():
                 raise UserError(_all_removed_line(source, text, half))
-            kept = (document for document, drop in zip(text.texts(half), repeated, strict=True) if not drop)
-            stores.append(encoder.write(source, kept, f", {half}", validation_tokens)[0])
+            kept = (document for document, drop in zip(text.documents(half), repeats, strict=True) if not drop)
+            stores.append(encoder.write(source, kept, f", {half}", tokens)[0])
         record = {half: store.to_record(self.folder) for half, store in zip(HALVES, stores, strict=True)}
         write_record(record_path(self.folder, key), {**record, "removed": removed})
         return stores, removed
 
 
-def _sample(text: CleanText) -> Iterator[str]:
+def _bpe_sample(text: CleanText) -> Iterator[str]:
     """The training documents, or as many of them as hold about BPE_TRAINING_CHARACTERS, chosen by their hashes."""
     share = BPE_TRAINING_CHARACTERS / text.counts["train_characters"]
-    for document in text.texts("train"):
+    for document in text.documents("train"):
         if share >= 1 or int.from_bytes(text_hash(document)[8:]) < share * 2**64:
             yield document
 

@@ -1,4 +1,4 @@
-"""What preparing text gives: tokenizer and token stores, as frozen values that can be written down and found again."""
+"""Prepared text: the tokenizer and the token stores of a study, as frozen values with a record in JSON."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,9 @@ class PreparedSource:
     @classmethod
     def from_record(cls, record: dict[str, Any], folder: Path) -> "PreparedSource":
         """The source that `to_record` described."""
-        train, selection, report = (TokenStore.from_record(record[p], folder) for p in ("train", "selection", "report"))
+        train, selection, report = (
+            TokenStore.from_record(record[part], folder) for part in ("train", "selection", "report")
+        )
         return cls(record["name"], train, selection, report, record["counts"])
 
 
@@ -126,7 +128,7 @@ class PreparedText:
 
 @dataclass(frozen=True)
 class TextNames:
-    """The content fingerprints of one tokenised text."""
+    """The fingerprints of a source's three token stores: what a state's key says of its text."""
 
     train: str
     selection: str

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import RunConfig, SourceConfig, TokenizerConfig
-from replay_sweeps.data.cleaning import text_key
 from replay_sweeps.data.pipeline import CLEAN, SAMPLED, TOKENIZERS, TOKENS
 from replay_sweeps.data.prepare import find_prepared
 from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer, TextNames
 from replay_sweeps.data.sources.self_generated import KIND, documents_fingerprint
+from replay_sweeps.data.text_keys import TextRequest, text_key
 from replay_sweeps.data.token_store import TokenStore
 
 TextKey = tuple[SourceConfig, TokenizerConfig, int, int]  # generic source, tokenizer, validation tokens, row length
-Find = Callable[..., PreparedText | None]
+Find = Callable[[TextRequest], PreparedText | None]
 
 
 def text_folder(store: Path) -> Path:
@@ -97,8 +97,17 @@ def gather_texts(runs: Iterable[RunConfig], prepare: Find, store: Path) -> Study
         targets.setdefault(_key(run), {}).setdefault(run.target, run)
     prepared = {}
     for key, wanted in targets.items():
-        generic, tokenizer, *size = key
-        text = prepare(generic, tuple(wanted), tokenizer, text_folder(store), *size)
+        generic, tokenizer, validation_tokens, row_length = key
+        text = prepare(
+            TextRequest(
+                generic=generic,
+                targets=tuple(wanted),
+                tokenizer=tokenizer,
+                folder=text_folder(store),
+                validation_tokens=validation_tokens,
+                row_length=row_length,
+            )
+        )
         if text is None:
             return None
         prepared[key] = (text, dict(zip(wanted, text.targets, strict=True)))

@@ -1,4 +1,4 @@
-"""Rows of a token store as arrays: their tokens, which of them are learned, and which example each belongs to."""
+"""Rows of tokens: a token store read as rows of one length, with masks of what is learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from replay_sweeps.data.token_store import BEGINS, LEARNED, TokenStore
 
 
 @dataclass(frozen=True)
-class StoreRows:
+class TokenRows:
     """The whole rows of `length` tokens of an opened store."""
 
     length: int
@@ -19,7 +19,7 @@ class StoreRows:
     flags: NDArray[Any] | None
 
     @classmethod
-    def open(cls, store: TokenStore, length: int) -> "StoreRows":
+    def open(cls, store: TokenStore, length: int) -> "TokenRows":
         """Raises DamagedFile."""
         count = store.rows(length) * length
         flags = store.open_flags()

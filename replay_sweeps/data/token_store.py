@@ -61,14 +61,14 @@ class TokenStore:
         The content is read once in a process; later calls look at the files' sizes and times of change only.
         """
         sizes = (np.dtype(self.dtype).itemsize, 1)
-        seen = {self._state(file, size) for file, size in zip(self.files, sizes, strict=False)}
+        seen = {self._file_state(file, size) for file, size in zip(self.files, sizes, strict=False)}
         if seen <= _verified:
             return
         if _content_fingerprint([file_checksum(file) for file in self.files], self.dtype) != self.fingerprint:
             raise DamagedFile(f"{self.path} does not match its checksum")
         _verified.update(seen)
 
-    def _state(self, file: Path, bytes_per_token: int) -> tuple[str, int, int]:
+    def _file_state(self, file: Path, bytes_per_token: int) -> tuple[str, int, int]:
         try:
             state = file.stat()
         except OSError as error:
@@ -79,13 +79,13 @@ class TokenStore:
 
     def open(self) -> NDArray[np.unsignedinteger[Any]]:
         """The tokens as a read-only memory map; [tokens]. Raises DamagedFile."""
-        return self._map(self.path, self.dtype)
+        return self._memory_map(self.path, self.dtype)
 
     def open_flags(self) -> NDArray[np.unsignedinteger[Any]] | None:
         """The flags of a packed store's tokens as a read-only memory map; [tokens], uint8. Raises DamagedFile."""
-        return self._map(self.files[1], "u1") if self.packed else None
+        return self._memory_map(self.files[1], "u1") if self.packed else None
 
-    def _map(self, file: Path, dtype: str) -> NDArray[np.unsignedinteger[Any]]:
+    def _memory_map(self, file: Path, dtype: str) -> NDArray[np.unsignedinteger[Any]]:
         self.verify()
         return np.memmap(file, dtype=dtype, mode="r") if self.tokens else np.empty(0, dtype=dtype)
 
@@ -108,15 +108,15 @@ def write_token_store(folder: Path, batches: Iterable[NDArray[Any]], dtype: str)
     The store's folder appears whole or not at all. A store of the same content that is already there is kept if it
     is sound, replaced if it is damaged.
     """
-    return _write(folder, ((batch,) for batch in batches), (FILE,), (dtype,))
+    return _write_store(folder, ((batch,) for batch in batches), (FILE,), (dtype,))
 
 
 def write_packed_store(folder: Path, rows: Iterable[tuple[NDArray[Any], NDArray[Any]]], dtype: str) -> TokenStore:
-    """As `write_token_store`, of tokens with their flags."""
-    return _write(folder, rows, (FILE, FLAGS_FILE), (dtype, "u1"))
+    """As `write_token_store`, for tokens with their flags."""
+    return _write_store(folder, rows, (FILE, FLAGS_FILE), (dtype, "u1"))
 
 
-def _write(
+def _write_store(
     folder: Path, parts: Iterable[tuple[NDArray[Any], ...]], names: Sequence[str], dtypes: Sequence[str]
 ) -> TokenStore:
     folder.mkdir(parents=True, exist_ok=True)

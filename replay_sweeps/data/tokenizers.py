@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_sweeps.config import TokenizerConfig
-from replay_sweeps.data.parallel import batched, ordered_map
 from replay_sweeps.data.token_store import dtype_for
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
+from replay_sweeps.models.hub import HUB_TIMEOUT
+from replay_sweeps.parallel import batched, ordered_map
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,12 +32,11 @@ END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tokenizer.json"
 TEMPLATE_FILE = "chat_template.jinja"
 BATCH_CHARACTERS = 1_000_000
-HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer in memory with what the rest needs to know of it."""
+    """A tokenizer in memory, with its size and the files that it is stored as."""
 
     tokenizer: "Tokenizer"
     vocab_size: int  # one more than the largest token
@@ -46,7 +46,10 @@ class LoadedTokenizer:
 
 def check_tokenizer(config: TokenizerConfig) -> list[str]:
     """What is wrong with a tokenizer's configuration as far as can be seen without loading it, one line each."""
-    return [*_check_path(config), *(f"tokenizer.chat_template: {problem}" for problem in check_template_file(config))]
+    return [
+        *_check_tokenizer_path(config),
+        *(f"tokenizer.chat_template: {problem}" for problem in check_template_file(config)),
+    ]
 
 
 def check_template_file(config: TokenizerConfig) -> list[str]:
@@ -61,7 +64,7 @@ def own_template(config: TokenizerConfig) -> str | None:
     return Path(config.chat_template).expanduser().read_text() if config.chat_template is not None else None
 
 
-def _check_path(config: TokenizerConfig) -> list[str]:
+def _check_tokenizer_path(config: TokenizerConfig) -> list[str]:
     if config.path == BPE:
         if config.vocab_size is not None and config.vocab_size < SMALLEST_VOCAB_SIZE:
             need = f"bytes and end of text need {SMALLEST_VOCAB_SIZE}"
@@ -77,7 +80,7 @@ def _check_path(config: TokenizerConfig) -> list[str]:
     return problems
 
 
-def _pretrained(path: str, revision: str | None) -> Any:
+def _read_pretrained(path: str, revision: str | None) -> Any:
     """The Hugging Face tokenizer from a folder, the cache, or the hub; its code is never run."""
     from huggingface_hub import HfApi
     from transformers import AutoTokenizer
@@ -97,10 +100,9 @@ def load_pretrained(config: TokenizerConfig) -> LoadedTokenizer:
     import tempfile
 
     try:
-        pretrained = _pretrained(config.path, config.revision)
+        pretrained = _read_pretrained(config.path, config.revision)
     except Exception as error:  # whatever a remote or damaged tokenizer may raise: the user mends the name
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"tokenizer.path: {config.path!r} can't be loaded ({reason})") from error
+        raise UserError(f"tokenizer.path: {config.path!r} can't be loaded ({one_line(error)})") from error
     if not getattr(pretrained, "is_fast", False):
         raise UserError(f"tokenizer.path: {config.path!r} has no fast form ({TOKENIZER_FILE})")
     if pretrained.eos_token_id is None:

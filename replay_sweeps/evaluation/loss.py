@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from replay_sweeps.data.token_rows import StoreRows
+from replay_sweeps.data.token_rows import TokenRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.distributed.ranks import ALONE, Ranks
 
 
-def validation_rows(rows: StoreRows, batch_rows: int, device: torch.device, packed: bool) -> Iterator[list[Tensor]]:
+def validation_rows(rows: TokenRows, batch_rows: int, device: torch.device, packed: bool) -> Iterator[list[Tensor]]:
     """All rows of a store in batches of one shape, the last filled up with rows of zeros; [batch_rows, T] each.
 
     A batch is the inputs of the row loss: tokens, and if `packed` which of them count and their segments.
@@ -41,7 +41,7 @@ def validation_loss(
     are kept apart; the run's plain rows are then computed in the same way. Each rank computes `batch_rows` of the rows
     at once, and all get the mean over all.
     """
-    rows, together = StoreRows.open(store, row_length), batch_rows * ranks.world
+    rows, together = TokenRows.open(store, row_length), batch_rows * ranks.world
     with autocast:
         losses = [
             ranks.gather(row_loss(*(values[ranks.share(together)] for values in batch)))

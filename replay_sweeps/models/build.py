@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers.utils import logging
 
 from replay_sweeps.config import ModelConfig
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
 from replay_sweeps.models.hub import fetch, local_folder
 from replay_sweeps.models.lora import add_adapters, draw_adapters
 
@@ -88,8 +88,7 @@ def _folder(model: ModelConfig) -> Path:
 
 
 def _cannot_load(path: str, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return f"model.path: {path} cannot be loaded as a causal language model ({reason})"
+    return f"model.path: {path} cannot be loaded as a causal language model ({one_line(error)})"
 
 
 def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
 from replay_sweeps.files import file_checksum
 
 HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
@@ -176,10 +176,9 @@ def _remote_file(name: str, file: Any, shapes: Shapes) -> WeightFile:
 
 def out_of_reach(path: str, error: BaseException) -> str:
     """One line for a hub id that led to nothing."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return (
         f"there is no folder {path} here, nor is it whole in the Hugging Face cache, and the hub does not give it "
-        f"({reason}): give a folder that save_pretrained wrote, or try again with a network"
+        f"({one_line(error)}): give a folder that save_pretrained wrote, or try again with a network"
     )
 
 

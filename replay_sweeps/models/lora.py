@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from replay_sweeps.config import ModelConfig
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
 from replay_sweeps.models.pretrained import lora_alpha, lora_names
 
 if TYPE_CHECKING:  # a model from scratch needs no peft, which takes a second to import
@@ -43,7 +43,7 @@ def add_adapters(network: PreTrainedModel, model: ModelConfig) -> None:
         try:
             inject_adapter_in_model(lora_config(model), network)
         except ValueError as error:
-            raise UserError(f"model.lora_targets={model.lora_targets}: {str(error).splitlines()[0][:200]}") from error
+            raise UserError(f"model.lora_targets={model.lora_targets}: {one_line(error)}") from error
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if parameter.requires_grad:

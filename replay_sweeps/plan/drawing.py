@@ -28,14 +28,14 @@ def splits(tree: StudyTree, axes: Sequence[str]) -> list[dict[str, Any]]:
     for node in sorted(nodes, key=lambda node: -node.start):  # children before parents
         groups = [below.pop(id(child)) for child in node.children]
         own: Values = [{axis_value(tree.runs[run].config, axis) for run in node.runs} for axis in axes]
-        _note(first, node.stop, node.stop / tree.runs[node.run].steps, groups, axes)
-        below[id(node)] = _union([*groups, own] if node.runs or not groups else groups, len(axes))
-    _note(first, 0, 0.0, list(below.values()), axes)
+        _note_split(first, node.stop, node.stop / tree.runs[node.run].steps, groups, axes)
+        below[id(node)] = _joined([*groups, own] if node.runs or not groups else groups, len(axes))
+    _note_split(first, 0, 0.0, list(below.values()), axes)
     found = [{"setting": axis, "step": step, "share": share} for axis, (step, share) in first.items()]
     return sorted(found, key=lambda item: (item["step"], item["setting"]))
 
 
-def _union(groups: Sequence[Values], count: int) -> Values:
+def _joined(groups: Sequence[Values], count: int) -> Values:
     joined: Values = []
     for axis in range(count):
         parts = [group[axis] for group in groups]
@@ -47,7 +47,7 @@ def _union(groups: Sequence[Values], count: int) -> Values:
     return joined
 
 
-def _note(
+def _note_split(
     first: dict[str, tuple[int, float]], step: int, share: float, groups: Sequence[Values], axes: Sequence[str]
 ) -> None:
     """A setting parts two groups of runs when they have no value of it in common."""
@@ -58,7 +58,7 @@ def _note(
             first[name] = (step, share)
 
 
-def _label(path: TreePath, tree: StudyTree, axes: Sequence[str]) -> str:
+def _run_label(path: TreePath, tree: StudyTree, axes: Sequence[str]) -> str:
     """What tells the run at the end of a path from the others."""
     run = tree.runs[path.nodes[-1].runs[0]].config
     return " ".join(f"{axis.rpartition('.')[2]}={axis_value(run, axis)}" for axis in axes)
@@ -72,14 +72,14 @@ def tree_lines(tree: StudyTree, axes: Sequence[str]) -> Iterator[str]:
     while stack:
         index, lead, below = stack.pop()
         path = tree.paths[index]
-        yield f"{lead}{path.start:,}-{path.stop:,} {_label(path, tree, axes)}".rstrip()
-        children = _children(tree, index)
+        yield f"{lead}{path.start:,}-{path.stop:,} {_run_label(path, tree, axes)}".rstrip()
+        children = _branches_of(tree, index)
         for number, child in reversed(list(enumerate(children))):
             last = number == len(children) - 1
             stack.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
 
 
-def _children(tree: StudyTree, index: int) -> list[int]:
+def _branches_of(tree: StudyTree, index: int) -> list[int]:
     return [child for _, children in sorted(tree.branches[index].items()) for child in children]
 
 
@@ -91,9 +91,9 @@ def tree_svg(tree: StudyTree, axes: Sequence[str]) -> str:
     while stack:
         index = stack.pop()
         rows[index] = len(rows)
-        stack.extend(_children(tree, index))  # the last branch is drawn next to its trunk: no line crosses
+        stack.extend(_branches_of(tree, index))  # the last branch is drawn next to its trunk: no line crosses
     last = max(path.stop for path in tree.paths)
-    labels = [_label(path, tree, axes) for path in tree.paths]
+    labels = [_run_label(path, tree, axes) for path in tree.paths]
     full, height = width + 60 + letters * max(map(len, labels)), row * (len(rows) + 2)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{full}" height="{height}" font-family="sans-serif" '

@@ -10,7 +10,7 @@ from replay_sweeps.plan.memory import hours, memory_of, too_large, trained_bytes
 from replay_sweeps.plan.time_and_disk import seconds_left, state_bytes_peak
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import Missing, MissingWork, StudyStatus
-from replay_sweeps.store.study_records import read_reference, renamed
+from replay_sweeps.store.study_records import read_study_record, renamed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.paths import StudyTree
 from replay_sweeps.tree.study_plan import StudyPlan
@@ -30,7 +30,7 @@ def plan_report(plan: StudyPlan) -> dict[str, Any]:
     work, sizes = _work(plan), [run.vocab_size for run in plan.runs]
     memory, largest = memory_of(study.runs, sizes, plan.rates, study.elsewhere)
     large = too_large(memory, largest)
-    before = read_reference(study.store, study.name, study.output)
+    before = read_study_record(study.store, study.name, study.output)
     return {
         "study": study.name,
         "runs": len(plan.runs),

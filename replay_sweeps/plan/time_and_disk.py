@@ -8,6 +8,7 @@ from replay_sweeps.store.retention import Keep
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import Missing, MissingWork, StudyStatus
 from replay_sweeps.tree.paths import StudyTree
+from replay_sweeps.tree.state_name import ShortStateName
 
 OPTIMIZER_STATES = 2  # AdamW's moments, each as large as the weights
 MOST_RECORDS = 20  # that a rate is taken from
@@ -17,7 +18,8 @@ def measured_rate(store: Store, tree: str) -> float | None:
     """Tokens a second while states of a root were trained (the median of recent segments), or None."""
     found = []
     for name in sorted(store.names("records", tree))[-MOST_RECORDS:]:
-        record = store.segment_record_named(tree, name)
+        state = ShortStateName.parse(f"{tree}/{name}")
+        record = store.segment_record(state) if state else None
         rates = [rate for rate in record.series["tokens_per_second"] if rate] if record else []
         if rates:
             found.append(median(rates))

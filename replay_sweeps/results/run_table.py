@@ -22,7 +22,7 @@ LAST_SHARE = 0.1  # of a run's steps: what `target_train_loss` is averaged over
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the store knows of one run: its chain of stretches, oldest first, and its validation losses by step."""
+    """What the store knows of one run: its chain of segments, oldest first, and its validation losses by step."""
 
     run: PlannedRun
     chain: tuple[SegmentRecord, ...] | None
@@ -38,9 +38,9 @@ class RunRecord:
         """(step, metric, value) of all that was logged and observed, by step."""
         rows = [
             (int(step), metric, float(value))
-            for segment_record in self.chain or ()
+            for segment in self.chain or ()
             for metric in METRICS
-            for step, value in zip(segment_record.series["step"], segment_record.series[metric], strict=True)
+            for step, value in zip(segment.series["step"], segment.series[metric], strict=True)
             if step is not None and value is not None
         ]
         rows += [(step, metric, value) for (step, metric), value in self.observed.items()]
@@ -51,11 +51,11 @@ def read_run(run: PlannedRun, store: Store) -> RunRecord:
     """Gather a run from the store."""
     step, chain, observed = run.steps, [], {}
     while step > 0:
-        segment_record = store.segment_record(StateName(run.root, step, run.key(step)))
-        if segment_record is None:
+        segment = store.segment_record(StateName(run.root, step, run.key(step)))
+        if segment is None:
             break
-        chain.append(segment_record)
-        step = segment_record.parent_step
+        chain.append(segment)
+        step = segment.parent_step
     for item in run.observations:
         values = store.observation(StateName(run.root, item.step, run.key(item.step)), item.store)
         if values is not None:
@@ -63,7 +63,7 @@ def read_run(run: PlannedRun, store: Store) -> RunRecord:
     return RunRecord(run, tuple(reversed(chain)) if step == 0 else None, observed)
 
 
-def row(record: RunRecord, study: str, failed: Failure | None) -> dict[str, Any]:
+def table_row(record: RunRecord, study: str, failed: Failure | None) -> dict[str, Any]:
     """One row of the run table. Tokens, nats per token, steps, seconds (of training, the shared trunk included)."""
     run, config, data = record.run, record.run.config, record.run.schedule
     schedule, length = config.schedule, config.trainer.row_length
@@ -85,7 +85,7 @@ def row(record: RunRecord, study: str, failed: Failure | None) -> dict[str, Any]
         "replay_fraction": float(schedule.replay_fraction),
         "realised_replay_fraction": data.realised_replay_fraction,
         "stage2_allocation": float(schedule.stage2_allocation),
-        "lr_schedule": "/".join(_law_name(rate) for rate in (one, two) if rate),
+        "lr_schedule": "/".join(_lr_schedule_name(rate) for rate in (one, two) if rate),
         "stage1_lr": one.peak if one else None,
         "stage2_lr": two.peak if two else one.peak if one else None,
         "weight_decay": config.optimizer.weight_decay,
@@ -93,10 +93,10 @@ def row(record: RunRecord, study: str, failed: Failure | None) -> dict[str, Any]
         "order_seed": schedule.order_seed,
         "subset_seed": schedule.subset_seed,
         **last,
-        "target_train_loss": _train_loss(record),
+        "target_train_loss": _last_train_loss(record),
         "steps": run.steps,
         "stage2_step": data.stage2_step,
-        "seconds": sum(segment_record.seconds for segment_record in record.chain) if record.chain is not None else None,
+        "seconds": sum(segment.seconds for segment in record.chain) if record.chain is not None else None,
         "key": run.key(run.steps),
         "log": failed.log if failed and not record.done else "",
     }
@@ -105,11 +105,11 @@ def row(record: RunRecord, study: str, failed: Failure | None) -> dict[str, Any]
 _LOSSES = ("target_loss", "generic_loss", "target_loss_selection")
 
 
-def _law_name(rate: RateConfig) -> str:
+def _lr_schedule_name(rate: RateConfig) -> str:
     return f"{rate.law}-{rate.cooldown_fraction:g}" if rate.law == "wsd" else rate.law
 
 
-def _train_loss(record: RunRecord) -> float | None:
+def _last_train_loss(record: RunRecord) -> float | None:
     """The mean of the logged training losses on target rows over the last tenth of the steps."""
     first = record.run.steps * (1 - LAST_SHARE)
     losses = [value for step, metric, value in record.history() if metric == "train_target_loss" and step >= first]

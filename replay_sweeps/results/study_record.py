@@ -19,24 +19,24 @@ logger = logging.getLogger(__name__)
 
 def write_results(plan: StudyPlan, status: StudyStatus) -> None:
     """The run table, its history, and what a report says of the study; then experiment tracking."""
-    from replay_sweeps.results.run_table import read_run, row, write_tables  # imports pandas
-    from replay_sweeps.results.tracking import mirror_runs
+    from replay_sweeps.results.run_table import read_run, table_row, write_tables  # imports pandas
+    from replay_sweeps.results.tracking import track_finished_runs
 
     study = plan.study
     status.refresh()
     reasons = status.why_failed()
     records = [read_run(run, status.store) for run in plan.runs]
-    rows = [row(record, study.name, reasons.get(record.run.run_id)) for record in records]
+    rows = [table_row(record, study.name, reasons.get(record.run.run_id)) for record in records]
     write_tables(study.output, rows, records)
     conditions = [segment.numerics for record in records for segment in record.chain or ()]
     distinct = [dict(items) for items in dict.fromkeys(tuple(sorted(item.items())) for item in conditions)]
-    write_atomically(study.output / "study.json", (json.dumps(about(plan, distinct), indent=1) + "\n").encode())
-    mirror_runs(study.output, study.name, study.logger, rows, records)
+    write_atomically(study.output / "study.json", (json.dumps(_about(plan, distinct), indent=1) + "\n").encode())
+    track_finished_runs(study.output, study.name, study.logger, rows, records)
     if len(distinct) > 1:
         logger.warning("this study mixes numerics, so that its states are not equal to the bit: %s", distinct)
 
 
-def about(plan: StudyPlan, conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _about(plan: StudyPlan, conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a reader should know of a study: command, corpus, counts, versions, machine."""
     packages = ("replay-sweeps", "torch", "lightning", "transformers", "numpy", "hydra-core")
     study, first = plan.study, plan.study.runs[0]

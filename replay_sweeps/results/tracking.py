@@ -1,4 +1,4 @@
-"""The mirror: each finished run's whole history, shared trunk included, as CSV and in Weights & Biases."""
+"""Experiment tracking: each finished run's whole history, shared trunk included, as CSV and in Weights & Biases."""
 
 import csv
 import io
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 MOST_POINTS = 100  # of a run's training series that are sent; the history in the study's folder has all of them
 
 
-def mirror_runs(
+def track_finished_runs(
     output: Path, study: str, settings: LoggerConfig, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord]
 ) -> None:
-    """Mirror every finished run that was not mirrored before. What goes wrong is said, and ends nothing."""
-    seen_file = output / "mirrored.json"
+    """Write every finished run that was not written before. A tracker that fails is said, and ends nothing."""
+    seen_file = output / "mirrored.json"  # the runs that the trackers have, each with the mode of W&B
     try:
         seen = set(json.loads(seen_file.read_text()))
     except (OSError, ValueError):
@@ -34,10 +34,10 @@ def mirror_runs(
         if record.done and f"{settings.mode} {row['run_id']}" not in seen
     ]
     for row, record in fresh:
-        _write_csv(output / "history" / f"{row['run_id']}.csv", record)
+        _write_history_csv(output / "history" / f"{row['run_id']}.csv", record)
         try:
             if settings.mode != "csv":
-                _send(output, study, settings, row, record)
+                _send_to_wandb(output, study, settings, row, record)
         except Exception as error:
             logger.warning("Weights & Biases was not told of run %s: %s", row["run_id"], error)
             continue
@@ -46,23 +46,23 @@ def mirror_runs(
         write_atomically(seen_file, json.dumps(sorted(seen)).encode())
 
 
-def _by_step(record: RunRecord) -> dict[int, dict[str, float]]:
+def _metrics_by_step(record: RunRecord) -> dict[int, dict[str, float]]:
     steps: dict[int, dict[str, float]] = {}
     for step, metric, value in record.history():
         steps.setdefault(step, {})[metric] = value
     return steps
 
 
-def _write_csv(file: Path, record: RunRecord) -> None:
+def _write_history_csv(file: Path, record: RunRecord) -> None:
     text = io.StringIO()
     names = ["step", *METRICS, "target_loss", "target_loss_selection", "generic_loss"]
     table = csv.DictWriter(text, names, lineterminator="\n")
     table.writeheader()
-    table.writerows({"step": step, **values} for step, values in _by_step(record).items())
+    table.writerows({"step": step, **values} for step, values in _metrics_by_step(record).items())
     write_atomically(file, text.getvalue().encode())
 
 
-def _send(output: Path, study: str, settings: LoggerConfig, row: Mapping[str, Any], record: RunRecord) -> None:
+def _send_to_wandb(output: Path, study: str, settings: LoggerConfig, row: Mapping[str, Any], record: RunRecord) -> None:
     """One run to Weights & Biases: group = study, flat configuration, id from the run id."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
@@ -95,7 +95,7 @@ def _send(output: Path, study: str, settings: LoggerConfig, row: Mapping[str, An
         reinit="create_new",
         resume="allow" if settings.mode == "online" else None,
     )
-    steps = _by_step(record)
+    steps = _metrics_by_step(record)
     observed = [step for step, values in steps.items() if values.keys() - set(METRICS)]
     sent = sorted({*list(steps)[:: max(1, len(steps) // MOST_POINTS)], *observed})
     for step in sent:

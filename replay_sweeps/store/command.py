@@ -1,4 +1,4 @@
-"""The entry point `replay-store`: what a store holds, dropping what no study refers to, and runs as models."""
+"""The command `replay-store`: lists what a store holds, drops what no study needs, exports runs as models."""
 
 import argparse
 import sys
@@ -9,24 +9,16 @@ from replay_sweeps.errors import UserError, storage_problem
 from replay_sweeps.store.export import export_run
 from replay_sweeps.store.gc import collect_garbage, megabytes
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.study_records import references
+from replay_sweeps.store.study_records import study_records
+
+DESCRIPTION = """\
+A store keeps the states (weights and optimizer) that sweeps have trained, so that later sweeps go on from them.
+Studies whose folders exist keep what they need; `gc` drops the rest. What was dropped can be trained again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, 1 when workers or a disk are in the way, 2 when the command was wrong."""
-    parser = argparse.ArgumentParser(prog="replay-store", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    shown = commands.add_parser("list", help="the studies of a store and what they keep")
-    collect = commands.add_parser("gc", help="drop what no study refers to (a study is gone when its folder is)")
-    collect.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
-    exported = commands.add_parser("export", help="a finished run as a Hugging Face folder, adapters merged")
-    exported.add_argument("run_id", help="of the study's runs.csv")
-    exported.add_argument("folder", type=Path, help="a new folder")
-    exported.add_argument("--adapter", action="store_true", help="of a LoRA run the adapters alone")
-    exported.add_argument("--again", action="store_true", help="have weights that were dropped made again")
-    for command in (shown, collect, exported):
-        command.add_argument("--store", type=Path, default=Path("outputs/store"), help="default: %(default)s")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     if not given.store.is_dir():
         print(f"replay-store: {given.store} is not a store; give its folder with --store", file=sys.stderr)
         return 2
@@ -52,17 +44,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="replay-store", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add_command(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}")
+        command.add_argument(
+            "--store", type=Path, default=Path("outputs/store"), help="folder of the store, by default %(default)s"
+        )
+        return command
+
+    add_command("list", "list the studies of a store and what each keeps")
+    gc = add_command(
+        "gc",
+        "drop the states, records and text that no study needs",
+        "A study needs nothing any more once its folder is removed. Nothing is dropped while a study is training.",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
+    export = add_command(
+        "export",
+        "write a finished run as a Hugging Face folder",
+        "The folder holds weights, configuration and tokenizer; LoRA adapters are merged into the weights.",
+    )
+    export.add_argument("run_id", help="the run, as named in the column run_id of the study's runs.csv")
+    export.add_argument("folder", type=Path, help="the folder to write; it must not exist, or be empty")
+    export.add_argument("--adapter", action="store_true", help="of a LoRA run, write the adapters alone")
+    export.add_argument(
+        "--again",
+        action="store_true",
+        help="if the weights were dropped, forget the run's losses too, so that the printed command trains it again",
+    )
+    return parser
+
+
 def listing(store: Store) -> Iterator[str]:
-    """One line for each study, one for what none refers to, and the sum."""
-    kept = {f"{tree}/{step:09d}-{key}": size for tree, step, key, size in store.states()}
-    studies = references(store.folder)
+    """One line for each study, one for the states that no study needs, and one for the sum."""
+    kept = {state.path: size for state, size in store.kept_states()}
+    studies = study_records(store.folder)
     for study in studies:
-        mine = [size for name, size in kept.items() if name in study.states]
+        sizes = [size for path, size in kept.items() if path in study.states]
         status = "complete" if study.complete else "unfinished"
         gone = "" if Path(study.output).is_dir() else ", folder gone"
-        yield f"{study.study}: {len(mine)} states, {megabytes(mine)}, {status}{gone}, in {study.output}"
-    referred = frozenset().union(*(study.states for study in studies))
-    rest = [size for name, size in kept.items() if name not in referred]
+        yield f"{study.study}: {len(sizes)} states, {megabytes(sizes)}, {status}{gone}, in {study.output}"
+    needed = frozenset().union(*(study.states for study in studies))
+    rest = [size for path, size in kept.items() if path not in needed]
     if rest:
         yield f"no study refers to: {len(rest)} states, {megabytes(rest)}"
     yield f"all: {len(kept)} states, {megabytes(list(kept.values()))}, in {store.folder}"

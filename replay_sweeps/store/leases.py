@@ -1,7 +1,14 @@
-"""Claims: which worker trains which path, as files made by exclusive create and kept alive by a heartbeat.
+"""Leases: which worker trains which path. A lease is a file of the store that its owner keeps alive by a heartbeat.
 
-Ages are never judged by comparing clocks: an observer watches, by its own clock, whether a claim's heartbeat changes.
-A path trained twice by accident is harmless (same key, same bits), so a claim need not be a perfect lock.
+A worker acquires a lease by creating its file, which succeeds for one worker alone. Every few seconds the owner
+rewrites the first line of the file: the heartbeat. Once a lease is stale, another worker may remove it and acquire its
+own. A lease is stale when its owner is known to be gone, or when its heartbeat has not changed for a grace period.
+
+Workers on several hosts share a store, and the clocks of hosts and file servers may differ by hours. So no one compares
+a time in a file with a clock. Each observer remembers by its own clock since when it has seen the same heartbeat.
+
+Two workers may, rarely, train the same path, say when a host was only slow. That does no harm: the states have the same
+names and the same bits. So a lease need not be a perfect lock.
 """
 
 import errno
@@ -12,14 +19,14 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HEARTBEAT_INTERVAL = 5.0  # seconds between heartbeats
-GRACE_PERIOD = 60.0  # seconds without a heartbeat after which a claim is free again
-WORKER = "worker-"  # what the claims of workers themselves, not of paths, are called
-HEAD = 26  # bytes of the line that the heartbeat rewrites in place: beats and step
+GRACE_PERIOD = 60.0  # seconds without a heartbeat after which a lease is stale
+WORKER_PREFIX = "worker-"  # begins the names of leases by which workers say that they are alive; they name no path
+HEARTBEAT_BYTES = 26  # length of the heartbeat, the first line of the file
 
 
 def host_name() -> str:
@@ -51,18 +58,28 @@ def process_birth(pid: int) -> int | None:
 
 @dataclass(frozen=True)
 class LeaseOwner:
-    """Who holds a claim."""
+    """The worker that holds a lease."""
 
-    owner: str  # one name for each claim taken
+    owner: str  # a name that no other acquired lease has
     session: str  # the command that the worker belongs to
     host: str
     pid: int
-    born: int
-    lost: int  # how many workers of the same session were lost on this path before
+    born: int  # when the process started: a pid alone may be given to another process later
+    lost_workers: int  # workers of the same session that held this lease before and are gone
     log: str  # the worker's log file
 
-    def is_dead(self) -> bool:
-        """Whether the holder's process is known to be gone; False where it runs elsewhere."""
+    @classmethod
+    def from_json(cls, text: bytes) -> "LeaseOwner":
+        """Raises ValueError or TypeError where a file was half written."""
+        record = dict(json.loads(text))
+        return cls(**{"lost_workers" if name == "lost" else name: value for name, value in record.items()})
+
+    def to_json(self) -> bytes:
+        record = {"lost" if name == "lost_workers" else name: value for name, value in vars(self).items()}
+        return json.dumps(record).encode()
+
+    def is_gone(self) -> bool:
+        """Whether the owner's process is known to have ended; False where it runs on another host."""
         if self.host != host_name():
             return False
         born = process_birth(self.pid)
@@ -70,39 +87,46 @@ class LeaseOwner:
 
 
 class Lease:
-    """A path that this worker holds: a thread tells others so until it is released."""
+    """A lease that this worker holds; a thread writes its heartbeat until it is released."""
 
-    def __init__(self, file: Path, handle: int, holder: LeaseOwner, lost: LeaseOwner | None, beat: float) -> None:
-        self.file, self.holder, self.lost_owner = file, holder, lost
-        self.step = 0  # shown to observers
+    def __init__(
+        self, file: Path, handle: int, owner: LeaseOwner, previous_owner: LeaseOwner | None, interval: float
+    ) -> None:
+        self.file, self.owner = file, owner
+        self.previous_owner = previous_owner  # a worker of the same session that is gone
+        self.step = 0  # the step that training is at; the heartbeat shows it to observers
         self._handle, self._beats = handle, 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._live, args=(beat,), daemon=True, name="heartbeat")
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(interval,), daemon=True, name="heartbeat")
         self._thread.start()
 
-    def _live(self, beat: float) -> None:
-        while not self._over.wait(beat):
+    def _beat(self, interval: float) -> None:
+        while not self._stopped.wait(interval):
             self._beats += 1
             with suppress(OSError):  # a full disk or a server that hangs must not end training
-                os.pwrite(self._handle, head(self._beats, self.step), 0)
+                os.pwrite(self._handle, heartbeat(self._beats, self.step), 0)
+
+    def stop_heartbeat(self) -> None:
+        """Stop the heartbeat and leave the file, as a worker does that is lost: the lease becomes stale."""
+        self._stopped.set()
+        self._thread.join()
 
     def release(self) -> None:
-        """Let others take the path."""
-        self._over.set()
-        self._thread.join()
+        """Let others acquire the lease."""
+        self.stop_heartbeat()
         os.close(self._handle)
         found = read_lease(self.file)
-        if found is None or found[1] == self.holder:  # it was not taken from us meanwhile
+        if found is None or found[1] == self.owner:  # else it became stale, and the file is another worker's
             self.file.unlink(missing_ok=True)
 
 
-def head(beats: int, step: int) -> bytes:
-    """The line of a claim that changes."""
+def heartbeat(beats: int, step: int) -> bytes:
+    """The first line of a lease's file: how often the owner has written it, and the step that training is at."""
     return f"{beats:012d} {step:012d}\n".encode()
 
 
 def read_lease(file: Path) -> tuple[bytes, LeaseOwner | None] | None:
-    """The changing line of a claim and its holder (None: half written), or None if there is no claim."""
+    """The heartbeat of a lease and its owner (None: half written), or None if there is no such lease."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -110,116 +134,122 @@ def read_lease(file: Path) -> tuple[bytes, LeaseOwner | None] | None:
             return None
         raise
     try:
-        return content[:HEAD], LeaseOwner(**json.loads(content[HEAD:]))
+        return content[:HEARTBEAT_BYTES], LeaseOwner.from_json(content[HEARTBEAT_BYTES:])
     except (ValueError, TypeError):
         return content, None
 
 
 class Leases:
-    """The claims of a store, as one worker or observer sees and makes them."""
+    """The leases of a store, as one worker or observer sees and acquires them."""
 
     def __init__(
         self,
         store: Path,
         session: str,
         log: Path | None = None,
-        heartbeat: float = HEARTBEAT_INTERVAL,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL,
         grace_period: float = GRACE_PERIOD,
     ) -> None:
         self.folder = store / "claims"
-        self.session, self.log, self.heartbeat, self.grace_period = session, log, heartbeat, grace_period
-        self._watched: dict[str, tuple[Any, float]] = {}  # what a claim looked like, and since when
-
-    def _file(self, name: str) -> Path:
-        return self.folder / name
+        self.session, self.log = session, log
+        self.heartbeat_interval, self.grace_period = heartbeat_interval, grace_period
+        self._last_seen: dict[str, tuple[Any, float]] = {}  # by name: the lease as last read, and since when it is so
 
     def names(self) -> list[str]:
-        """The names of all claims, those of dead workers too."""
+        """The names of all leases, stale ones too."""
         try:
             return [entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".")]
         except FileNotFoundError:
             return []
 
-    def register_worker(self) -> Lease:
-        """Say that this worker is alive, also between two paths, until it is released."""
-        lease = self.take(f"{WORKER}{uuid.uuid4().hex}")
-        assert lease
-        return lease
-
     def held(self) -> dict[str, int]:
         """The paths that living workers hold, with the step that each is at."""
-        return {name: step for name, (step, _) in self._alive().items() if not name.startswith(WORKER)}
+        return {name: step for name, (step, _) in self._alive().items() if not name.startswith(WORKER_PREFIX)}
 
     def workers(self) -> int:
         """How many workers of this session are alive."""
-        found = self._alive().items()
-        return sum(name.startswith(WORKER) and session == self.session for name, (_, session) in found)
+        alive = self._alive().items()
+        return sum(name.startswith(WORKER_PREFIX) and session == self.session for name, (_, session) in alive)
+
+    def register_worker(self) -> Lease:
+        """Say that this worker is alive, also between two paths, until the lease is released."""
+        lease = self.acquire(f"{WORKER_PREFIX}{uuid.uuid4().hex}")
+        assert lease
+        return lease
+
+    def acquire(self, name: str) -> Lease | None:
+        """The lease of this name, or None while another worker holds it."""
+        gone: LeaseOwner | None = None
+        found = read_lease(self._lease_file(name))
+        if found is not None:
+            beat, owner = found
+            if not self.is_stale(name, beat, owner) or not self._remove_stale(name, owner):
+                return None
+            gone = owner if owner and owner.session == self.session else None
+        return self._create(name, gone)
+
+    def is_stale(self, name: str, beat: bytes, owner: LeaseOwner | None) -> bool:
+        """Whether the owner of a lease is gone or silent, given the heartbeat and the owner just read from its file."""
+        now = time.monotonic()
+        before, since = self._last_seen.get(name, (None, now))
+        if before != (beat, owner):
+            since = now
+        self._last_seen[name] = ((beat, owner), since)
+        return (owner is not None and owner.is_gone()) or now - since > self.grace_period
 
     def _alive(self) -> dict[str, tuple[int, str]]:
-        """The step and the session of each claim of a living worker."""
-        found = {}
+        """The step and the session of each lease that is not stale, by name."""
+        alive = {}
         names = self.names()
-        for gone in self._watched.keys() - set(names):
-            del self._watched[gone]
+        for released in self._last_seen.keys() - set(names):
+            del self._last_seen[released]
         for name in names:
-            lease = read_lease(self._file(name))
-            if lease is not None and not self._is_dead(name, *lease):
-                line, holder = lease
-                found[name] = (int(line.split()[1]), holder.session) if holder else (0, "")
-        return found
+            found = read_lease(self._lease_file(name))
+            if found is not None and not self.is_stale(name, *found):
+                beat, owner = found
+                alive[name] = (int(beat.split()[1]), owner.session) if owner else (0, "")
+        return alive
 
-    def take(self, name: str) -> Lease | None:
-        """The claim called `name`, or None while another worker holds it."""
-        lost = None
-        lease = read_lease(self._file(name))
-        if lease is not None:
-            if not self._is_dead(name, *lease) or not self._remove(name, lease[1]):
-                return None
-            lost = lease[1]
-        same = lost is not None and lost.session == self.session
+    def _create(self, name: str, previous_owner: LeaseOwner | None) -> Lease | None:
+        """A new lease, or None where another worker was quicker."""
         pid = os.getpid()
-        holder = LeaseOwner(
+        owner = LeaseOwner(
             owner=uuid.uuid4().hex,
             session=self.session,
             host=host_name(),
             pid=pid,
             born=process_birth(pid) or 0,
-            lost=lost.lost + 1 if lost and same else 0,
+            lost_workers=previous_owner.lost_workers + 1 if previous_owner else 0,
             log=str(self.log or ""),
         )
+        file = self._lease_file(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            handle = os.open(self._file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return None
         try:
-            os.write(handle, head(0, 0) + json.dumps(asdict(holder)).encode())
+            os.write(handle, heartbeat(0, 0) + owner.to_json())
         except OSError:
             os.close(handle)
-            self._file(name).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             raise
-        return Lease(self._file(name), handle, holder, lost if same else None, self.heartbeat)
+        return Lease(file, handle, owner, previous_owner, self.heartbeat_interval)
 
-    def _is_dead(self, name: str, line: bytes, holder: LeaseOwner | None) -> bool:
-        seen = (line, holder)
-        now = time.monotonic()
-        before, since = self._watched.get(name, (None, now))
-        if before != seen:
-            since = now
-        self._watched[name] = (seen, since)
-        return (holder is not None and holder.is_dead()) or now - since > self.grace_period
-
-    def _remove(self, name: str, judged: LeaseOwner | None) -> bool:
-        """Remove a dead worker's claim; False where another observer was quicker."""
+    def _remove_stale(self, name: str, judged: LeaseOwner | None) -> bool:
+        """Remove the stale lease of the owner that was judged; False where another worker was quicker."""
         aside = self.folder / f".{name}.{uuid.uuid4().hex}"
         try:
-            self._file(name).rename(aside)
+            self._lease_file(name).rename(aside)
         except FileNotFoundError:
             return False
         found = read_lease(aside)
-        mine = found is not None and found[1] == judged
-        if not mine:  # it is the claim of one who removed the dead one first: put it back
+        is_the_judged_one = found is not None and found[1] == judged
+        if not is_the_judged_one:  # the quicker worker has a lease of its own by now, and it is this one: put it back
             with suppress(OSError):
-                os.link(aside, self._file(name))
+                os.link(aside, self._lease_file(name))
         aside.unlink(missing_ok=True)
-        return mine
+        return is_the_judged_one
+
+    def _lease_file(self, name: str) -> Path:
+        return self.folder / name

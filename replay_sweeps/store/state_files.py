@@ -1,7 +1,8 @@
-"""A state as files: weights and optimizer in safetensors, nothing that is unpickled.
+"""The files of a state: weights and optimizer in safetensors; reading them never unpickles anything.
 
-A copied model's state is two files that rank 0 writes; a sharded model's a file of each rank, by
-torch.distributed.checkpoint in the same format. Either is read into either: names and whole shapes are the same.
+Where every rank holds the whole model, rank 0 writes two files. Where the model is sharded, each rank writes one file,
+through torch.distributed.checkpoint and in the same format. Tensors have the same names and whole shapes in both, so a
+state that was written one way can be read into a model of the other.
 """
 
 import os
@@ -23,30 +24,31 @@ WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
 def write_state(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Write the weights, and with `optimizer` all that training needs to go on. Raises OSError as writing does.
+    """Write the weights and, where `optimizer` is given, its state, so that training can go on. Raises OSError.
 
-    Of a sharded network each rank writes its shard: all call this together, and return when all have written.
+    Where the network is sharded, all ranks call this together; each writes its shard, and all return when all have
+    written.
     """
-    weights, moments = _weights(network), _moments(network, optimizer) if optimizer is not None else None
+    weights, moments = _weights(network), _optimizer_state(network, optimizer) if optimizer is not None else None
     if is_sharded(network):
         _write_shards(folder, {**weights, **(moments or {})})
         return
-    _save(weights, folder / WEIGHTS)
+    _save_tensors(weights, folder / WEIGHTS)
     if moments is not None:
-        _save(moments, folder / OPTIMIZER)
+        _save_tensors(moments, folder / OPTIMIZER)
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether each rank holds but a shard of the weights."""
+    """Whether each rank holds only a shard of the weights."""
     return any(isinstance(parameter, DTensor) for parameter in network.parameters())
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
-    """What training changes, tied weights once; frozen ones are in the model that training started from."""
+    """The weights that training changes, tied ones once; frozen ones are in the model that training started from."""
     return {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
-def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}/{part}": value.detach()
         for name, parameter in network.named_parameters()
@@ -54,14 +56,14 @@ def _moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     }
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
+def _save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     with system_errors(file):
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
 
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise as OSError what safetensors could not write: it names the system's error in words only."""
+    """Turn a failed write of safetensors into the OSError that it was; safetensors gives its number in words only."""
     try:
         yield
     except SafetensorError as error:
@@ -77,42 +79,43 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
 
     try:
         checkpoint.save(tensors, storage_writer=checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True))
-    except CheckpointException as error:  # raised by all ranks when one could not write
+    except CheckpointException as error:  # all ranks raise it when one could not write
         raise next(failure for failure, _ in error.failures.values()) from error
 
 
 @torch.no_grad()
 def read_weights(folder: Path, network: nn.Module) -> None:
-    """Copy the weights of a verified state into `network`, in place. Raises DamagedFile when they do not fit it."""
+    """Copy a verified state's weights into `network`, in place. Raises DamagedFile where names or shapes differ."""
     parameters = _weights(network)
     if (folder / WEIGHTS).is_file() and not is_sharded(network):
         weights = load_file(folder / WEIGHTS)
-        _check(folder, {name: tensor.shape for name, tensor in weights.items()}, parameters)
+        _check_shapes(folder, {name: tensor.shape for name, tensor in weights.items()}, parameters)
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
         return
-    _check(folder, {name: shape for name, shape in _shapes(folder).items() if "/" not in name}, parameters)
-    _read(folder, parameters)
+    _check_shapes(folder, {name: shape for name, shape in _whole_shapes(folder).items() if "/" not in name}, parameters)
+    _fill(folder, parameters)
 
 
-def _check(folder: Path, found: Mapping[str, torch.Size], parameters: Mapping[str, Tensor]) -> None:
+def _check_shapes(folder: Path, found: Mapping[str, torch.Size], parameters: Mapping[str, Tensor]) -> None:
     if found != {name: parameter.shape for name, parameter in parameters.items()}:
         raise DamagedFile(f"{folder} holds the weights of another model")
 
 
 @torch.no_grad()
 def read_optimizer(folder: Path, network: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """The optimizer's state of a verified state: for each parameter its step and moments, sharded as the network is."""
+    """The optimizer's part of a verified state: each parameter's step and moments, sharded as the network is."""
+    # the tensors are copied: those of load_file are mapped from a file, and the file may be dropped
     if (folder / OPTIMIZER).is_file() and not is_sharded(network):
-        moments = {name: value.clone() for name, value in load_file(folder / OPTIMIZER).items()}  # not mapped from a
-    else:  # file that may be dropped
+        moments = {name: value.clone() for name, value in load_file(folder / OPTIMIZER).items()}
+    else:
         parameters = _weights(network)
         moments = {
             name: torch.empty_like(parameters[name.rpartition("/")[0]]) if shape else torch.zeros(())
-            for name, shape in _shapes(folder).items()
+            for name, shape in _whole_shapes(folder).items()
             if "/" in name
         }
-        _read(folder, moments)
+        _fill(folder, moments)
     state: dict[str, dict[str, Tensor]] = {}
     for name, value in moments.items():
         parameter, _, part = name.rpartition("/")
@@ -120,7 +123,7 @@ def read_optimizer(folder: Path, network: nn.Module) -> dict[str, dict[str, Tens
     return state
 
 
-def _shapes(folder: Path) -> dict[str, torch.Size]:
+def _whole_shapes(folder: Path) -> dict[str, torch.Size]:
     """The whole shapes of all tensors of a state, by name."""
     import torch.distributed.checkpoint as checkpoint
 
@@ -128,10 +131,10 @@ def _shapes(folder: Path) -> dict[str, torch.Size]:
     return {name: held.size for name, held in known.items() if isinstance(held, checkpoint.TensorStorageMetadata)}
 
 
-def _read(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Fill tensors from a state's files; of a sharded one the shard that this rank holds, and nothing else is read."""
+def _fill(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Fill tensors from a state's files. Of a sharded tensor only this rank's shard is read."""
     import torch.distributed.checkpoint as checkpoint
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no other process takes part: none is needed
+        warnings.simplefilter("ignore")  # it warns that no other process takes part; none is needed
         checkpoint.load(tensors, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)), no_dist=True)

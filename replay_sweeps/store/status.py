@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from replay_sweeps.store.states import Failure, Store
 from replay_sweeps.tree.paths import Segment, StudyTree
 from replay_sweeps.tree.prefix_tree import Node
-from replay_sweeps.tree.state_name import StateName, observation_name
+from replay_sweeps.tree.state_name import ShortStateName, StateName, observation_name
 
 SKIPPED = "skipped, since steps before it failed: "
 
@@ -50,9 +50,9 @@ class StudyStatus:
         self._listing = _Listing(self.store, list(self.tree.by_tree))
         for tree, names in self._listing.states.items():
             for name in names:
-                digits = name.partition("-")[0]
-                if digits.isdigit() and (tree, int(digits)) not in self._indexed:
-                    self._index(tree, int(digits))
+                state = ShortStateName.parse(f"{tree}/{name}")
+                if state and (tree, state.step) not in self._indexed:
+                    self._index(tree, state.step)
 
     def _index(self, tree: str, step: int) -> None:
         """Name the states of all paths that pass a step, so that kept ones are found by name."""
@@ -84,7 +84,7 @@ class StudyStatus:
     def is_resumable(self, index: int, step: int) -> bool:
         """Whether training can go on from a path's state."""
         state = self.tree.state(index, step)
-        return state.name in self.listing.states[state.tree] and self.store.is_kept(state)
+        return state.name in self.listing.states[state.tree] and self.store.is_resumable(state)
 
     def is_observed(self, state: StateName, store: str) -> bool:
         """Whether the state's loss on the validation store with this fingerprint is known."""

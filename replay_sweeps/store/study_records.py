@@ -1,4 +1,4 @@
-"""What each study refers to in a store: which states must stay, and which settings named them."""
+"""The record that each study leaves in a store: which states must stay, and which settings named them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,11 +44,11 @@ _DETAILS = (
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What one study refers to."""
+class StudyRecord:
+    """What one study needs of a store, and the settings that named it."""
 
     study: str
-    output: str  # the study's folder; when it is gone, so is the reference
+    output: str  # the study's folder; once it is gone, the garbage collector removes this record
     complete: bool
     states: frozenset[str]  # paths of all states that are saved or observed
     settings: Mapping[str, Any]  # that shape states and have one value in all runs, by dotted name; and of each text
@@ -59,8 +59,8 @@ class Reference:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tree: what its states are read into
 
     @classmethod
-    def of(cls, plan: StudyPlan, complete: bool) -> "Reference":
-        """The reference of a study that is planned."""
+    def of(cls, plan: StudyPlan, complete: bool) -> "StudyRecord":
+        """The record of a study that is planned."""
         tree = plan.tree
         states = {
             tree.state(index, step).path
@@ -109,53 +109,55 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, plain_values(value)
 
 
-def _file(store: Path, study: str, output: Path | str) -> Path:
+def _record_file(store: Path, study: str, output: Path | str) -> Path:
     return store / "studies" / f"{study}-{fingerprint(str(Path(output).absolute()))[:8]}.json"
 
 
-def write_reference(store: Path, reference: Reference) -> None:
-    """Keep a study's reference in the store, in place of its former one."""
-    record = {**vars(reference), "states": sorted(reference.states), "texts": sorted(reference.texts)}
-    write_record(_file(store, reference.study, reference.output), record)
+def write_study_record(store: Path, study_record: StudyRecord) -> None:
+    """Write a study's record into the store, in place of its former one."""
+    record = {**vars(study_record), "states": sorted(study_record.states), "texts": sorted(study_record.texts)}
+    write_record(_record_file(store, study_record.study, study_record.output), record)
 
 
 def keep_texts(store: Path, study: str, output: Path, texts: frozenset[str]) -> None:
-    """Refer to a study's text, given as folders below that of all text, before the study is laid out; then
-    `Reference.of` says what stays."""
+    """Add text to the record of a study that is not planned yet, so that nothing collects it.
+
+    `texts` are folders below that of all text. Once the study is planned, `StudyRecord.of` says what stays.
+    """
     if not texts:
         return
-    before = read_reference(store, study, output)
-    known = before or Reference(study, str(output.absolute()), False, frozenset(), {}, (), {})
+    before = read_study_record(store, study, output)
+    known = before or StudyRecord(study, str(output.absolute()), False, frozenset(), {}, (), {})
     if not texts <= known.texts:
         output.mkdir(parents=True, exist_ok=True)  # a study is gone when its folder is
-        write_reference(store, dataclasses.replace(known, texts=known.texts | texts))
+        write_study_record(store, dataclasses.replace(known, texts=known.texts | texts))
 
 
-def read_reference(store: Path, study: str, output: Path) -> Reference | None:
-    """The reference that a study left when it last ran, or None."""
-    return _read(_file(store, study, output))
+def read_study_record(store: Path, study: str, output: Path) -> StudyRecord | None:
+    """The record that a study left when it last ran, or None."""
+    return _read_record_file(_record_file(store, study, output))
 
 
-def references(store: Path) -> list[Reference]:
-    """The references of all studies in a store."""
-    return [found for file in sorted((store / "studies").glob("*.json")) if (found := _read(file))]
+def study_records(store: Path) -> list[StudyRecord]:
+    """The records of all studies in a store."""
+    return [found for file in sorted((store / "studies").glob("*.json")) if (found := _read_record_file(file))]
 
 
-def forget(store: Path, reference: Reference) -> None:
-    """Remove a study's reference."""
-    _file(store, reference.study, reference.output).unlink(missing_ok=True)
+def remove_study_record(store: Path, study_record: StudyRecord) -> None:
+    """Remove a study's record."""
+    _record_file(store, study_record.study, study_record.output).unlink(missing_ok=True)
 
 
-def _read(file: Path) -> Reference | None:
+def _read_record_file(file: Path) -> StudyRecord | None:
     try:
         record = read_record(file)
         sets = {name: frozenset(record[name]) for name in ("states", "texts")}
-        return Reference(**{**record, **sets, "varying": tuple(record["varying"])})
+        return StudyRecord(**{**record, **sets, "varying": tuple(record["varying"])})
     except (FileNotFoundError, DamagedFile, TypeError, KeyError):
         return None
 
 
-def renamed(plan: StudyPlan, before: Reference | None) -> list[dict[str, Any]]:
+def renamed(plan: StudyPlan, before: StudyRecord | None) -> list[dict[str, Any]]:
     """The settings whose change since the study last ran gives runs new keys: setting, from, to; and how many runs."""
     if before is None:
         return []

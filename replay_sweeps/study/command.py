@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from replay_sweeps.config_builder import leaves, nearest
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
 
 GROUPS = (
     "model",
@@ -94,7 +94,7 @@ def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -
                 if (problem := _choice_problem(name, value))
             ]
         except HydraException as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error, most=None)
             problems.append(f"{argument} (command line): cannot be read as key=value: {reason}")
     if problems:
         raise UserError(*problems)

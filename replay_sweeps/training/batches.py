@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from replay_sweeps.data.mixture import BatchRows, Mixture
-from replay_sweeps.data.token_rows import StoreRows
+from replay_sweeps.data.token_rows import TokenRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.distributed.ranks import ALONE, Ranks
 from replay_sweeps.tree.paths import Segment
@@ -45,8 +45,8 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         run, length = self.work.run, self.work.run.config.trainer.row_length
         order = next(mix.target for piece in run.behaviour.pieces for mix in piece.mixes if mix.target)
-        generic = StoreRows.open(self.stores[run.generic_store], length)
-        target = StoreRows.open(self.stores[order.store], length)
+        generic = TokenRows.open(self.stores[run.generic_store], length)
+        target = TokenRows.open(self.stores[order.store], length)
         mixture = Mixture(run.schedule, order, len(target), len(generic), run.config.generic.order_seed)
         for step in range(self.work.start, self.work.stop):
             rows = mixture.batch(step)
@@ -59,7 +59,7 @@ class Batches:
                 part = slice(begin, begin + self.micro_rows)
                 yield {"step": step, **{name: torch.from_numpy(values[part]) for name, values in batch.items()}}
 
-    def _rows(self, rows: BatchRows, target: StoreRows, generic: StoreRows) -> dict[str, NDArray[Any]]:
+    def _rows(self, rows: BatchRows, target: TokenRows, generic: TokenRows) -> dict[str, NDArray[Any]]:
         """The inputs of the row loss for all rows of a step; [rows, T] each."""
         shape = (len(rows.row), target.length)
         batch: dict[str, NDArray[Any]] = {"tokens": np.empty(shape, dtype=np.int64)}

@@ -86,7 +86,7 @@ class _SegmentRun:
             engine.load(work.run.config, None)
         else:
             parent = self.parent
-            folder = Path(engine.ranks.on_rank_zero(lambda: str(self.store.open(parent)), DamagedFile))
+            folder = Path(engine.ranks.on_rank_zero(lambda: str(self.store.open_state(parent)), DamagedFile))
             engine.load(work.run.config, folder)
             if work.stop > work.start:
                 self.module.optimizer_state = read_optimizer(folder, engine.network)
@@ -153,7 +153,7 @@ class _SegmentRun:
                 if not math.isfinite(loss["loss"]):
                     raise NonFiniteLoss(f"the validation loss is {loss['loss']} after {step} steps")
                 if engine.ranks.is_rank_zero:
-                    self.store.observe(state, store, loss)
+                    self.store.save_observation(state, store, loss)
 
     def _save(self, step: int, resumable: bool) -> None:
         """Keep the state: rank 0 does, with the shards of all ranks where the model is sharded."""
@@ -169,7 +169,7 @@ class _SegmentRun:
         if engine.ranks.is_rank_zero:
             parent, key = (self.parent.step, self.parent.key) if self.parent else (0, None)
             segment_record = SegmentRecord(parent, key, series, engine.conditions, now - self.began)
-            self.store.put(state, segment_record, write, resumable)
+            self.store.save_state(state, segment_record, write, resumable)
             if engine.mesh is not None:
                 engine.ranks.broadcast_object(None)
         elif engine.mesh is not None:

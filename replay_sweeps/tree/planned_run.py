@@ -12,7 +12,7 @@ from replay_sweeps.models.pretrained import lora_alpha, lora_names, weights_fing
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, key
 from replay_sweeps.schedule.data_schedule import DataSchedule
 from replay_sweeps.schedule.of_run import data_schedule, lr_pieces
-from replay_sweeps.tree.state_name import StateName
+from replay_sweeps.tree.state_name import tree_of
 
 SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
 
@@ -52,7 +52,7 @@ class PlannedRun:
     @property
     def tree(self) -> str:
         """The folder of all states below this run's root."""
-        return StateName(self.root, 0, "").tree
+        return tree_of(self.root)
 
     @property
     def step_tokens(self) -> int:

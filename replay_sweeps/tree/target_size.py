@@ -11,7 +11,7 @@ from replay_sweeps.data.prepared_text import PreparedSource
 from replay_sweeps.data.sources.documents import INSTALLED
 from replay_sweeps.data.sources.installed_packages import python_files
 from replay_sweeps.data.sources.local_files import COMPRESSED, is_one_document, readable_files
-from replay_sweeps.data.sources.table_rows import rows_of
+from replay_sweeps.data.sources.table_rows import table_reader
 from replay_sweeps.data.study_texts import StudyTexts, gather_texts
 from replay_sweeps.errors import UserError
 from replay_sweeps.schedule.of_run import data_schedule
@@ -101,7 +101,7 @@ def estimated_tokens(source: SourceConfig) -> int:
 def _files(source: SourceConfig) -> list[Path]:
     """The files that a text is read from, in their order; none where they cannot be seen before they are fetched."""
     if source.kind == "local":
-        return [file for _, file in readable_files(Path(source.path or "").expanduser(), rows_of(source))]
+        return [file for _, file in readable_files(Path(source.path or "").expanduser(), table_reader(source))]
     if source.kind in INSTALLED:
         packages, _, tests = INSTALLED[source.kind]
         return [file for package in packages for file in python_files(package, tests)]

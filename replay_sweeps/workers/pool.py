@@ -17,7 +17,7 @@ from replay_sweeps.workers.worker import ready_paths
 logger = logging.getLogger(__name__)
 
 IDLE_ROUNDS = 3  # rounds without any progress after which the launcher is given up
-LOOK_EVERY = 0.5  # seconds between looks at other workers' claims
+LOOK_EVERY = 0.5  # seconds between looks at other workers' leases
 
 
 class WorkerPool:

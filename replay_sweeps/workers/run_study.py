@@ -22,7 +22,7 @@ from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.retention import droppable
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
-from replay_sweeps.store.study_records import Reference, keep_texts, read_reference, write_reference
+from replay_sweeps.store.study_records import StudyRecord, keep_texts, read_study_record, write_study_record
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.study_plan import StudyPlan, plan_study
 from replay_sweeps.tree.target_size import prepare_texts
@@ -111,7 +111,7 @@ def train(plan: StudyPlan, status: StudyStatus, launch: Launch) -> None:
     study, missing = plan.study, status.missing()
     for index in range(len(missing)):
         if status.failed(index):
-            status.store.forgive(status.tree.end(index))
+            status.store.clear_failure(status.tree.end(index))
     if any(missing):
         order, file = WorkOrder.of(plan), study.output / WORK_FILE
         order.write(file)
@@ -121,14 +121,14 @@ def train(plan: StudyPlan, status: StudyStatus, launch: Launch) -> None:
         if progress:
             progress.close()
     for state in droppable(status, status.missing(), study.runs[0].keep_states):
-        status.store.drop(state)
+        status.store.drop_state(state)
 
 
 def record_study(plan: StudyPlan, complete: bool) -> None:
     """Keep in the store what the study refers to, unless the store has it so already."""
-    study, reference = plan.study, Reference.of(plan, complete)
-    if reference != read_reference(study.store, study.name, study.output):
-        write_reference(study.store, reference)
+    study, record = plan.study, StudyRecord.of(plan, complete)
+    if record != read_study_record(study.store, study.name, study.output):
+        write_study_record(study.store, record)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A worker: claims the next path of the tree that is ready, trains what the store lacks of it, until none is left."""
+"""A worker: leases the next path of the tree that is ready, trains what the store lacks of it, until none is left."""
 
 import logging
 from collections import Counter
@@ -75,7 +75,7 @@ class PathWorker:
         if self.trained and min(self.pool.workers, len(free)) > self.leases.workers():
             return False
         for index in free:
-            lease = self.leases.take(self.tree.lease_name(index))
+            lease = self.leases.acquire(self.tree.lease_name(index))
             if lease is not None:
                 try:
                     self._work_on(index, lease)
@@ -88,7 +88,7 @@ class PathWorker:
         """Look at the store, and drop what nothing waits for any more."""
         missing = self.status.missing()
         for state in droppable(self.status, missing, self.pool.keep):
-            self.status.store.drop(state)
+            self.status.store.drop_state(state)
         self.on_scan(missing)
         return missing
 
@@ -98,9 +98,9 @@ class PathWorker:
         if work is None or not work.ready or self.status.failed(index):
             return
         end, run = self.tree.end(index), self.tree.paths[index].run
-        if lease.holder.lost > 1 and lease.lost_owner:
+        if lease.owner.lost_workers > 1 and lease.previous_owner:
             reason = "its worker was killed, twice (killed from outside, or by the system when memory ran out)"
-            self.status.store.fail(end, reason, last_lines(lease.lost_owner.log))
+            self.status.store.record_failure(end, reason, last_lines(lease.previous_owner.log))
             logger.error("run %s failed: %s", run.run_id, reason)
             return
         self.attempts[index, work] += 1
@@ -129,7 +129,7 @@ class PathWorker:
 
     def _fail(self, end: StateName, run_id: str, reason: str) -> None:
         logger.error("run %s failed: %s", run_id, reason)
-        self.status.store.fail(end, reason, last_lines(self.leases.log))
+        self.status.store.record_failure(end, reason, last_lines(self.leases.log))
 
 
 def last_lines(log: Path | str | None) -> str:

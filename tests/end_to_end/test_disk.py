@@ -4,13 +4,11 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from replay_sweeps.main import main
-from replay_sweeps.store import command as store_command
 
 from .test_bits import TIMED
 
@@ -69,10 +67,10 @@ def test_a_store_that_turns_read_only_is_one_line(
 ) -> None:
     from replay_sweeps.store.states import Store
 
-    def put(self: Store, *_: object) -> None:
+    def save_state(self: Store, *_: object) -> None:
         raise OSError(30, "Read-only file system", str(self.folder))
 
-    monkeypatch.setattr(Store, "put", put)
+    monkeypatch.setattr(Store, "save_state", save_state)
     assert main(command(*GRID)) == 1
     [line] = lines(capsys)
     assert "store cannot be written (Read-only file system)" in line
@@ -88,75 +86,3 @@ def test_a_run_whose_loss_is_not_finite_fails_alone(
     assert "NonFiniteLoss" in runs.reason[1e30] and "NonFiniteLoss" in runs.log[1e30]
     first, last = lines(capsys)[-2:]
     assert "NonFiniteLoss" in first and "schedule.stage1.peak=3e-3,1e30" in last
-
-
-@pytest.mark.slow
-def test_the_store_is_listed_and_what_no_study_refers_to_is_dropped(
-    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = tmp_path / "store"
-    for name, target in (("one", []), ("two", ["target.max_documents=150"])):
-        given = command(f"paths.store={store}", "schedule.replay_fraction=0,0.5", *target, output=name)
-        assert main(given) == 0
-    given = ["--store", str(store)]
-    assert store_command.main(["list", *given]) == 0
-    assert capsys.readouterr().out.count("complete") == 2
-    assert store_command.main(["gc", *given]) == 0
-    assert capsys.readouterr().out == "dropped 0 states, 0 records, 0 folders of text, 0.0 MB\n"
-    (tmp_path / "two").rename(tmp_path / "away")
-    assert store_command.main(["gc", *given, "--dry-run"]) == 0
-    assert store_command.main(["gc", *given]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].replace("would drop", "dropped") == said[2] and "dropped 2 states" in said[2]
-    assert "4 folders of text" in said[2]  # of the target that only the second study had: cleaned, and its three parts
-    assert said[3].startswith("forgot single")
-    assert main(command(f"paths.store={store}", "schedule.replay_fraction=0,0.5", output="one")) == 0
-    assert "runs 0/" not in capsys.readouterr().err
-
-
-def test_text_that_is_being_made_is_not_collected(
-    command: Callable[..., list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from replay_sweeps.data import prepare
-    from replay_sweeps.models import numerics
-
-    store, seen = tmp_path / "output" / "store", []
-    run = prepare.Preparation.run
-
-    def prepared(*given: Any) -> Any:
-        made = run(*given)
-        seen.append((store_command.main(["gc", "--store", str(store)]), capsys.readouterr().err))
-        return made
-
-    def laid_out(*given: Any) -> Any:
-        seen.append((store_command.main(["gc", "--store", str(store)]), capsys.readouterr().out))
-        raise KeyboardInterrupt  # before any state
-
-    monkeypatch.setattr(prepare.Preparation, "run", prepared)
-    monkeypatch.setattr(numerics, "measured_rates", laid_out)
-    with pytest.raises(SystemExit):
-        main(command(*GRID))
-    busy, between = seen
-    assert busy[0] == 1 and busy[1].splitlines()[-1] == (
-        f"replay-store: text is being prepared in {store / 'text'}; try again when it is done"
-    )
-    assert between == (0, "dropped 0 states, 0 records, 0 folders of text, 0.0 MB\n")
-    assert list((store / "text" / "tokens").iterdir())
-
-
-@pytest.mark.parametrize("wanted", [["gc"], ["export", "run", "folder"]])
-def test_a_store_command_says_in_one_line_that_a_disk_is_in_the_way(
-    wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", "there")
-
-    monkeypatch.setattr(store_command, "export_run", refuse)
-    monkeypatch.setattr(store_command, "references", refuse)
-    assert store_command.main([*wanted, "--store", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == (
-        "replay-store: there cannot be written (Permission denied): give a folder that can\n"
-    )

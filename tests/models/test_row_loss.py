@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from replay_sweeps.data.study_texts import StudyTexts
-from replay_sweeps.data.token_rows import StoreRows
+from replay_sweeps.data.token_rows import TokenRows
 from replay_sweeps.evaluation.loss import validation_loss
 from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.study.command import read_command
@@ -179,7 +179,7 @@ def test_the_validation_loss_is_the_mean_over_all_responses(
     model = AutoModelForCausalLM.from_pretrained(chat_model, dtype=torch.float32, attn_implementation="sdpa")
     target, generic, _ = texts.of(run.config)
     for store in (target.report, generic.report):
-        rows = StoreRows.open(store, LENGTH)
+        rows = TokenRows.open(store, LENGTH)
         masks, segments = rows.parts(slice(None))
         parts = []
         with torch.no_grad():

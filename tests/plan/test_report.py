@@ -16,7 +16,7 @@ from replay_sweeps.main import main
 from replay_sweeps.plan.drawing import splits, tree_lines, tree_svg
 from replay_sweeps.plan.report import plan_report
 from replay_sweeps.store.status import StudyStatus
-from replay_sweeps.store.study_records import Reference, renamed
+from replay_sweeps.store.study_records import StudyRecord, renamed
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.study_plan import StudyPlan, plan_study
 from tests.fixtures.studies import FakeTraining
@@ -55,7 +55,7 @@ def test_a_changed_setting_is_named_when_it_renames_states(
 ) -> None:
     grid = ["schedule.replay_fraction=0,0.5"]
     plan = plan_of(*grid)
-    before = Reference.of(plan, True)
+    before = StudyRecord.of(plan, True)
     assert renamed(plan, before) == []
     assert renamed(plan_of("schedule.replay_fraction=0,0.5,0.75"), before) == []
     assert renamed(plan_of(*grid, "schedule.order_seed=0,1"), before) == []

@@ -109,7 +109,7 @@ def test_a_failure_costs_only_what_follows_it(
     reasons = {failure.reason for failure in failed.values()}
     assert reasons == {reason, SKIPPED + reason} and later
     training.fault = lambda _: None
-    worker.status.store.forgive(worker.tree.end(trunk))
+    worker.status.store.clear_failure(worker.tree.end(trunk))
     worker_of(plan, training).work()
     assert not any(worker.status.missing())
 
@@ -137,16 +137,16 @@ def test_a_lost_workers_path_is_taken_up_once_more_before_it_counts_as_failed(
     for lost in [worker_of(plan, training), worker_of(plan, training)]:
         lost.leases.log = log
         monkeypatch.setattr(leases, "process_birth", lambda _: None)  # the worker before is dead
-        lease = lost.leases.take(lost.tree.lease_name(0))
+        lease = lost.leases.acquire(lost.tree.lease_name(0))
         assert lease
-        lease._over.set()
+        lease.stop_heartbeat()
     again = worker_of(plan, training)
     again.work()
     again.status.refresh()
     [failure] = again.status.why_failed().values()
     assert "killed, twice" in failure.reason and failure.log.endswith("then it was dark")
     assert training.steps == [] and again.leases.names() == []
-    again.status.store.forgive(again.tree.end(0))
+    again.status.store.clear_failure(again.tree.end(0))
     other = worker_of(plan, training, session="the next command")
     other.work()
     assert not any(other.status.missing())
@@ -170,7 +170,7 @@ def test_states_are_dropped_when_nothing_waits_for_them(
     plan = plan_of(*GRID, "trainer.waypoints=2")
     worker = worker_of(plan, training, keep=keep)
     worker.work()
-    kept = {f"{tree}/{step:09d}-{key}" for tree, step, key, _ in training.store.states()}
+    kept = {state.path for state, _ in training.store.kept_states()}
     tree = worker.tree
     ends = {tree.state(i, node.stop).path for i, path in enumerate(tree.paths) for node in path.nodes if node.runs}
     waypoints = {tree.state(i, step).path for i, path in enumerate(tree.paths) for step in path.waypoints()}
@@ -211,7 +211,7 @@ def test_a_damaged_state_is_trained_again(plan_of: Callable[..., StudyPlan], tra
     def open_parent(work: Segment, lease: leases.Lease) -> None:
         if work.start and not damaged:
             damaged.append(work.start)
-            training.store.drop(work.state(work.start))
+            training.store.drop_state(work.state(work.start))
             raise DamagedFile("a bit flipped")
         training(work, lease)
 

@@ -1,1 +1,1 @@
-"""Where text comes from: files, the hub, installed packages, a model itself."""
+"""The kinds of sources that documents are read from: hub data sets, local files, installed packages, a model."""

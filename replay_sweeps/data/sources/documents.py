@@ -1,92 +1,56 @@
-"""Where text comes from: hub data sets, local files, what every Python installation holds, or a model itself."""
+"""The documents of a source of any kind: a hub data set, local files, installed packages, or a model that writes."""
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from replay_sweeps.config import SourceConfig
-from replay_sweeps.data.sources import installed_packages, local_files, self_generated
+from replay_sweeps.data.sources import hub_datasets, installed_packages, local_files, self_generated
 from replay_sweeps.data.sources.installed_packages import PACKAGES
 from replay_sweeps.data.sources.normal_text import cut, normalise
-from replay_sweeps.data.sources.table_rows import rows_of
+from replay_sweeps.data.sources.table_rows import table_reader
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import fingerprint
 from replay_sweeps.packages import STANDARD_LIBRARY, package_folder, package_version
 
-logger = logging.getLogger(__name__)
-
 EXTRACTION_VERSION = 1  # raised whenever the same input would give other documents
 
-# kind → (packages read, whether their documentation or their sources, whether tests are among the sources)
-INSTALLED: dict[str, tuple[tuple[str, ...], str, bool]] = {
-    "installed_documentation": (
-        (*PACKAGES, STANDARD_LIBRARY),
-        "documentation",
-        False,
-    ),
-    "installed_documentation_without_standard_library": (PACKAGES, "documentation", False),
-    "sympy": (("sympy",), "sources", True),
-    "standard_library": ((STANDARD_LIBRARY,), "sources", False),
+
+class InstalledText(NamedTuple):
+    """What is read of installed packages."""
+
+    packages: tuple[str, ...]
+    what: Literal["documentation", "sources"]
+    with_tests: bool  # whether tests are among the sources
+
+
+INSTALLED = {
+    "installed_documentation": InstalledText((*PACKAGES, STANDARD_LIBRARY), "documentation", False),
+    "installed_documentation_without_standard_library": InstalledText(PACKAGES, "documentation", False),
+    "sympy": InstalledText(("sympy",), "sources", True),
+    "standard_library": InstalledText((STANDARD_LIBRARY,), "sources", False),
 }
 KINDS = ("hub", "local", self_generated.KIND, *INSTALLED)
-
-HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _hub_rows(source: SourceConfig) -> Iterator[dict[str, Any]]:
-    try:
-        from datasets import load_dataset
-        from huggingface_hub import HfApi
-
-        assert source.path is not None
-        HfApi().dataset_info(
-            source.path, revision=source.revision, timeout=HUB_TIMEOUT
-        )  # fails at once, not in a minute
-        for subset in (source.subset or "").split(","):
-            yield from load_dataset(
-                source.path,
-                subset.strip() or None,
-                data_dir=source.folder,
-                split=source.split,
-                revision=source.revision,
-                streaming=True,
-            )
-    except Exception as error:  # whatever a remote data set may raise: the user mends the name or the network
-        raise UserError(
-            f"{source.name}: the hub data set {source.path!r} can't be read ({_first_line(error)}); "
-            "local files work without a network: choose `=local` with `.path=FOLDER`"
-        ) from error
-
-
-def _hub(source: SourceConfig) -> Iterator[str]:
-    rows = rows_of(source)
-    for number, row in enumerate(_hub_rows(source), 1):
-        yield rows.document(row, f"{source.name}: {source.path}, row {number}") or ""
 
 
 def _raw_documents(source: SourceConfig, pool: Executor | None, sampled: Path | None) -> Iterator[str]:
     if source.kind == "hub":
-        yield from _hub(source)
+        yield from hub_datasets.documents(source, table_reader(source))
     elif source.kind == self_generated.KIND:
         assert sampled is not None
         yield from self_generated.documents(source, sampled)
     elif source.kind == "local":
         assert source.path is not None
-        yield from local_files.documents(Path(source.path).expanduser(), rows_of(source))
+        yield from local_files.documents(Path(source.path).expanduser(), table_reader(source))
     else:
-        packages, what, tests = INSTALLED[source.kind]
-        if what == "documentation":
-            yield from installed_packages.documentation(packages, pool)
+        text = INSTALLED[source.kind]
+        if text.what == "documentation":
+            yield from installed_packages.documentation(text.packages, pool)
         else:
-            for package in packages:
-                yield from installed_packages.sources(package, tests)
+            for package in text.packages:
+                yield from installed_packages.sources(package, text.with_tests)
 
 
 def documents(source: SourceConfig, pool: Executor | None = None, sampled: Path | None = None) -> Iterator[str]:
@@ -116,23 +80,22 @@ def check_source(source: SourceConfig) -> list[str]:
             return [f"{source.name}: `path` is missing: {what}"]
         if source.kind == "local":
             path = Path(source.path).expanduser()
-            return [f"{source.name}: {problem}" for problem in local_files.check(path, rows_of(source))]
+            return [f"{source.name}: {problem}" for problem in local_files.check(path, table_reader(source))]
         return []
     if source.kind == self_generated.KIND:
         return [f"{source.name}: {name}: {problem}" for name, problem in self_generated.check(source)]
-    missing = [package for package in INSTALLED[source.kind][0] if package_folder(package) is None]
-    if len(missing) == len(INSTALLED[source.kind][0]):
-        return [f"{source.name}: not installed: {', '.join(missing)}"]
+    packages = INSTALLED[source.kind].packages
+    if all(package_folder(package) is None for package in packages):
+        return [f"{source.name}: not installed: {', '.join(packages)}"]
     return []
 
 
 def input_fingerprint(source: SourceConfig) -> str:
-    """A hash of all that decides the source's documents, found without reading them.
+    """A hash of all that decides the source's documents, computed without reading them.
 
     Local files count by relative name, size and time of change; installed packages by version; a hub data set by its
     id, subset, split and revision; a model by its weights, with how it is sampled. The source's name never enters.
     """
-    rows = rows_of(source)
     shape: dict[str, Any] = {
         "version": EXTRACTION_VERSION,
         "kind": source.kind,
@@ -147,16 +110,17 @@ def input_fingerprint(source: SourceConfig) -> str:
         shape |= _columns(source)
         shape["files"] = [
             [name, file.stat().st_size, file.stat().st_mtime_ns]
-            for name, file in local_files.readable_files(Path(source.path or "").expanduser(), rows)
+            for name, file in local_files.readable_files(Path(source.path or "").expanduser(), table_reader(source))
         ]
     elif source.kind == self_generated.KIND:
         shape["sampled"] = self_generated.documents_fingerprint(source)
     elif source.kind in INSTALLED:
-        shape["packages"] = {package: package_version(package) for package in INSTALLED[source.kind][0]}
+        shape["packages"] = {package: package_version(package) for package in INSTALLED[source.kind].packages}
     return fingerprint(shape)
 
 
 def _columns(source: SourceConfig) -> dict[str, Any]:
+    """Which columns of a table are read; the names of these values are part of the key."""
     if source.format == "text":
         return {"text_column": source.text_column}
-    return {"format": source.format, "columns": rows_of(source).columns}
+    return {"format": source.format, "columns": table_reader(source).columns}

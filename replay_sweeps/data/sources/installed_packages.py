@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
-from replay_sweeps.data.parallel import ordered_map
 from replay_sweeps.packages import package_folder
+from replay_sweeps.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ def python_files(package: str, tests: bool) -> list[Path]:
         logger.warning("%s is not installed: its text is left out", package)
         return []
     left_out = _LEFT_OUT_FOLDERS - {"test", "tests"} if tests else _LEFT_OUT_FOLDERS
-    found = []
+    files = []
     for path in folder.rglob("*.py"):
         inside = path.relative_to(folder)
         if left_out.isdisjoint(inside.parts) and not path.name.startswith(_LEFT_OUT_NAMES):
-            found.append((inside.as_posix(), path))
-    return [path for _, path in sorted(found)]
+            files.append((inside.as_posix(), path))
+    return [path for _, path in sorted(files)]
 
 
 def _documenting_call(node: ast.stmt) -> str | None:

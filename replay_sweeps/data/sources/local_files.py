@@ -2,15 +2,12 @@
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from replay_sweeps.data.sources.table_rows import Rows, TextRows
-from replay_sweeps.errors import UserError
-
-logger = logging.getLogger(__name__)
+from replay_sweeps.data.sources.table_rows import TableReader, TextColumn
+from replay_sweeps.errors import UserError, one_line
 
 PLAIN = (".txt", ".md", ".rst", ".py")
 LINES = (".jsonl", ".ndjson", ".json")
@@ -21,7 +18,7 @@ MOST_CHECKED = 20  # parquet files that are opened before any work; the rest are
 BLOCK = 16_000_000  # characters of plain text that are held at once
 
 
-def _ending(path: Path) -> str:
+def _format_ending(path: Path) -> str:
     """The ending that says how to read a file, without that of its compression."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -31,30 +28,34 @@ def _ending(path: Path) -> str:
 
 def is_one_document(path: Path) -> bool:
     """Whether a readable file is a document as a whole (very long ones are read in several)."""
-    return _ending(path) in PLAIN
+    return _format_ending(path) in PLAIN
 
 
-def endings(rows: Rows) -> tuple[str, ...]:
+def endings(reader: TableReader) -> tuple[str, ...]:
     """The endings of the files that can be read; a file of plain text holds no conversation."""
-    return (*PLAIN, *LINES, *PARQUET) if isinstance(rows, TextRows) else (*LINES, *PARQUET)
+    return (*PLAIN, *LINES, *PARQUET) if isinstance(reader, TextColumn) else (*LINES, *PARQUET)
 
 
-def readable_files(path: Path, rows: Rows) -> list[tuple[str, Path]]:
+def readable_files(path: Path, reader: TableReader) -> list[tuple[str, Path]]:
     """The file, or the readable files below a folder with their relative names, sorted; hidden ones are left out."""
-    known = endings(rows)
+    readable = endings(reader)
     if path.is_file():
-        return [(path.name, path)] if _ending(path) in known else []
-    found = []
+        return [(path.name, path)] if _format_ending(path) in readable else []
+    files = []
     for file in path.rglob("*"):
         inside = file.relative_to(path)
-        if _ending(file) in known and file.is_file() and not any(part.startswith(".") for part in inside.parts):
-            found.append((inside.as_posix(), file))
-    return sorted(found)
+        if (
+            _format_ending(file) in readable
+            and file.is_file()
+            and not any(part.startswith(".") for part in inside.parts)
+        ):
+            files.append((inside.as_posix(), file))
+    return sorted(files)
 
 
-def what_is_readable(rows: Rows) -> str:
+def what_is_readable(reader: TableReader) -> str:
     """The endings that can be read, for messages."""
-    return f"{' '.join(endings(rows))}, or one of these with {' or '.join(COMPRESSED)}"
+    return f"{' '.join(endings(reader))}, or one of these with {' or '.join(COMPRESSED)}"
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -71,7 +72,7 @@ def _open_text(path: Path) -> IO[str]:
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="replace")
 
 
-def _plain(path: Path) -> Iterator[str]:
+def _plain_documents(path: Path) -> Iterator[str]:
     """The file as one document, or in blocks that end at a paragraph when it is very long."""
     with _open_text(path) as stream:
         rest = ""
@@ -89,7 +90,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """The rows of JSON lines, or of a file that is one JSON array, each with its place for messages."""
     with _open_text(path) as stream:
         first = stream.readline()
-        if _ending(path) == ".json" and first.lstrip().startswith("["):
+        if _format_ending(path) == ".json" and first.lstrip().startswith("["):
             rows = json.loads(first + stream.read())
             yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
             return
@@ -104,9 +105,9 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             number, line = number + 1, stream.readline()
 
 
-def _json(path: Path, rows: Rows) -> Iterator[str]:
+def _json_documents(path: Path, reader: TableReader) -> Iterator[str]:
     for place, row in _json_rows(path):
-        if document := rows.document(row, place):
+        if document := reader.document(row, place):
             yield document
 
 
@@ -116,73 +117,74 @@ def _open_parquet(path: Path) -> Any:
     return pyarrow.parquet.ParquetFile(io.BytesIO(open_bytes(path).read()) if path.suffix in COMPRESSED else path)
 
 
-def _parquet(path: Path, rows: Rows) -> Iterator[str]:
+def _parquet_documents(path: Path, reader: TableReader) -> Iterator[str]:
     with _open_parquet(path) as file:
-        missing = _missing_columns(path, file, rows)
+        missing = _missing_columns(path, file, reader)
         if missing:
             raise UserError(*missing)
         number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=list(rows.columns)):
+        for batch in file.iter_batches(batch_size=1024, columns=list(reader.columns)):
             for row in batch.to_pylist():
                 number += 1
-                if document := rows.document(row, f"{path}, row {number}"):
+                if document := reader.document(row, f"{path}, row {number}"):
                     yield document
 
 
-def _missing_columns(path: Path, file: Any, rows: Rows) -> list[str]:
+def _missing_columns(path: Path, file: Any, reader: TableReader) -> list[str]:
     names = file.schema_arrow.names
     return [
-        f"{path}: no column {column!r}; there are: {', '.join(names)}" for column in rows.columns if column not in names
+        f"{path}: no column {column!r}; there are: {', '.join(names)}"
+        for column in reader.columns
+        if column not in names
     ]
 
 
-def _documents_of_file(path: Path, rows: Rows) -> Iterator[str]:
-    ending = _ending(path)
+def _documents_of_file(path: Path, reader: TableReader) -> Iterator[str]:
+    ending = _format_ending(path)
     if ending in PLAIN:
-        return _plain(path)
-    return _json(path, rows) if ending in LINES else _parquet(path, rows)
+        return _plain_documents(path)
+    return _json_documents(path, reader) if ending in LINES else _parquet_documents(path, reader)
 
 
-def documents(path: Path, rows: Rows) -> Iterator[str]:
+def documents(path: Path, reader: TableReader) -> Iterator[str]:
     """The documents of a file or of the readable files below a folder.
 
     Raises UserError for a file that can't be read to its end, for a missing column, and for a bad row.
     """
-    for _, file in readable_files(path, rows):
+    for _, file in readable_files(path, reader):
         try:
-            yield from _documents_of_file(file, rows)
+            yield from _documents_of_file(file, reader)
         except (OSError, ValueError) as error:  # pyarrow's and json's errors are among these
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{file}: can't be read: {reason}") from error
+            raise UserError(f"{file}: can't be read: {one_line(error, most=None)}") from error
 
 
-def check(path: Path, rows: Rows) -> list[str]:
+def check(path: Path, reader: TableReader) -> list[str]:
     """What is wrong with a path, one line each: missing, nothing readable, not what its ending says, no such column."""
     if not path.exists():
         return [f"{path} does not exist"]
-    files = readable_files(path, rows)
+    files = readable_files(path, reader)
     if not files:
         kind = "has no file that ends" if path.is_dir() else "does not end"
-        return [f"{path} {kind} in {what_is_readable(rows)}"]
+        return [f"{path} {kind} in {what_is_readable(reader)}"]
     tables = [file for _, file in files if file.suffix.lower() in PARQUET]
-    problems = [problem for file in tables[:MOST_CHECKED] for problem in _check_parquet(file, rows)]
-    if _ending(files[0][1]) in LINES:
-        problems += _check_first_row(files[0][1], rows)
+    problems = [problem for file in tables[:MOST_CHECKED] for problem in _check_parquet(file, reader)]
+    if _format_ending(files[0][1]) in LINES:
+        problems += _check_first_row(files[0][1], reader)
     return problems[:5]
 
 
-def _check_parquet(path: Path, rows: Rows) -> list[str]:
+def _check_parquet(path: Path, reader: TableReader) -> list[str]:
     try:
-        return _missing_columns(path, _open_parquet(path), rows)
+        return _missing_columns(path, _open_parquet(path), reader)
     except (OSError, ValueError):
         return [f"{path} is not a parquet file"]
 
 
-def _check_first_row(path: Path, rows: Rows) -> list[str]:
+def _check_first_row(path: Path, reader: TableReader) -> list[str]:
     try:
-        next(_json(path, rows), None)
+        next(_json_documents(path, reader), None)
     except UserError as error:
         return list(error.problems)
     except (OSError, ValueError) as error:
-        return [f"{path}: can't be read: {(str(error).splitlines() or [''])[0]}"]
+        return [f"{path}: can't be read: {one_line(error, most=None)}"]
     return []

@@ -25,7 +25,7 @@ KIND = "self_generated"
 VERSION = 1  # raised whenever the same settings would give other documents
 CHUNK_DOCUMENTS = 64  # sampled at once
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
-# what turns tokens into text, and says which tokens end it
+# the files that turn tokens into text, and that name the tokens which end a text
 READ_WITH_WEIGHTS = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "generation_config.json")
 
 
@@ -37,7 +37,7 @@ def model_of(source: SourceConfig) -> ModelConfig:
 
 
 def model_folder(source: SourceConfig) -> Path | None:
-    """The folder of the model that the documents are sampled from; None while it is on the hub alone."""
+    """The folder of the model that the documents are sampled from; None while it is only on the hub."""
     assert source.path is not None
     return local_folder(source.path, source.revision, allow_pickle=False)
 
@@ -47,21 +47,21 @@ def check(source: SourceConfig) -> list[tuple[str, str]]:
     if source.path is None:
         return [("path", "there is no model to sample from: model=pretrained model.path=FOLDER")]
     model = model_of(source)
-    if problems := check_pretrained(model):
-        return [("path", problem) for _, problem in problems]
-    found = [
+    if model_problems := check_pretrained(model):
+        return [("path", problem) for _, problem in model_problems]
+    problems = [
         ("path", f"the model's own tokenizer is needed: {problem.removeprefix('tokenizer.path: ')}")
         for problem in check_tokenizer(model.tokenizer)
     ]
     if source.max_documents is None:
-        found.append(("max_documents", "needs a value: how many documents to sample"))
+        problems.append(("max_documents", "needs a value: how many documents to sample"))
     if source.temperature <= 0:
-        found.append(("temperature", "must be above 0"))
+        problems.append(("temperature", "must be above 0"))
     positions = with_pretrained_shape(model).max_positions
     if not 1 <= source.document_tokens <= positions:
         most = f" and at most the model's {positions:,} positions" if positions < ANY_LENGTH else ""
-        found.append(("document_tokens", f"must be at least 1{most}"))
-    return found
+        problems.append(("document_tokens", f"must be at least 1{most}"))
+    return problems
 
 
 def documents_fingerprint(source: SourceConfig) -> str:
@@ -86,26 +86,27 @@ def _tokenizer_checksums(folder: Path | None) -> dict[str, str]:
     return {file.name: file_checksum(file) for file in files}
 
 
-def documents(source: SourceConfig, kept: Path) -> Iterator[str]:
-    """The sampled documents, those of each chunk kept below `kept`, which is looked at first.
+def documents(source: SourceConfig, sampled: Path) -> Iterator[str]:
+    """The sampled documents. Each chunk is written below `sampled`; one that is there is not sampled again.
 
     Raises UserError where the device has too little memory for the model and a chunk.
     """
-    wanted = source.max_documents
-    assert wanted is not None
-    folder = kept / documents_fingerprint(source)
+    count = source.max_documents
+    assert count is not None
+    folder = sampled / documents_fingerprint(source)
     sampler: _Sampler | None = None
-    with closing(_Progress(wanted)) as progress:
-        for number, first in enumerate(range(0, wanted, CHUNK_DOCUMENTS)):
+    with closing(_Progress(count)) as progress:
+        for number, first in enumerate(range(0, count, CHUNK_DOCUMENTS)):
             path = folder / f"{number:06}.json"
             chunk = recalled(path, "sampled text is damaged and is sampled again")
-            found = chunk is not None
+            tokens = 0
             if chunk is None:
                 sampler = sampler or _Sampler(source)
                 chunk = sampler.sample(number)
                 write_record(path, chunk)
-            documents = chunk["documents"][: wanted - first]
-            progress.add(len(documents), 0 if found else chunk["tokens"])
+                tokens = chunk["tokens"]
+            documents = chunk["documents"][: count - first]
+            progress.add(len(documents), tokens)
             yield from documents
 
 
@@ -126,16 +127,19 @@ class _Sampler:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.model = load_pretrained(model, dtype).to(self.device).eval()
-        told = (self.model.generation_config, self.model.config)
-        ends = [self.tokenizer.eos_token_id, *(end for config in told for end in _ids(config.eos_token_id))]
+        configs = (self.model.generation_config, self.model.config)
+        ends = [self.tokenizer.eos_token_id, *(end for config in configs for end in _token_ids(config.eos_token_id))]
         self.ends = sorted({end for end in ends if end is not None})
-        starts = [self.tokenizer.bos_token_id, *(config.bos_token_id for config in told), *ends]
+        starts = [self.tokenizer.bos_token_id, *(config.bos_token_id for config in configs), *ends]
         if not self.ends:
             raise UserError(f"{source.name}: the model in {folder} has no token that ends a text (eos)")
         self.start: int = next(start for start in starts if start is not None)
 
     def sample(self, number: int) -> dict[str, Any]:
-        """A chunk: its documents, some of them empty, and how many tokens they have. Pure sampling, nothing cut off."""
+        """A chunk: its documents, some of them empty, and how many tokens they have.
+
+        Every token can be drawn: no top-k and no top-p.
+        """
         import torch
         from transformers import GenerationConfig
 
@@ -155,7 +159,7 @@ class _Sampler:
         try:
             with torch.random.fork_rng(devices=devices), torch.inference_mode():
                 torch.manual_seed(int(fingerprint([self.source.generation_seed, number])[:15], 16))
-                sampled = self.model.generate(
+                generated = self.model.generate(
                     start, attention_mask=torch.ones_like(start), generation_config=settings, use_cache=True
                 )[:, 1:]
         except torch.cuda.OutOfMemoryError as error:
@@ -163,9 +167,9 @@ class _Sampler:
                 f"{self.source.name}: {CHUNK_DOCUMENTS} documents of {self.source.document_tokens} tokens do not fit "
                 "into the device's memory with the model: lower generic.document_tokens"
             ) from error
-        rows = [_before_end(row, self.ends) for row in sampled.tolist()]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return {"documents": texts, "tokens": sum(map(len, rows))}
+        texts_tokens = [_tokens_before_end(row, self.ends) for row in generated.tolist()]
+        texts = self.tokenizer.batch_decode(texts_tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return {"documents": texts, "tokens": sum(map(len, texts_tokens))}
 
 
 class _Progress:
@@ -175,12 +179,14 @@ class _Progress:
         from tqdm import tqdm
 
         self.bar = tqdm(total=documents, desc="sampling", unit=" documents", disable=None, leave=False)
-        self.documents, self.done = documents, 0
-        self.sampled, self.tokens = 0, 0  # by this process
+        self.documents = documents
+        self.done = 0
+        self.sampled = 0  # documents that this process sampled
+        self.tokens = 0  # of these documents
         self.began = self.shown = time.monotonic()
 
     def add(self, documents: int, tokens: int) -> None:
-        """So many documents more are there, with `tokens` tokens sampled for them; 0 where they were found."""
+        """Count `documents` more. `tokens`: how many were sampled for them now; 0 where they were there before."""
         self.done += documents
         self.tokens += tokens
         self.sampled += documents if tokens else 0
@@ -190,21 +196,21 @@ class _Progress:
         self.bar.update(documents)
         if self.bar.disable and self.sampled and now - self.shown > SECONDS_BETWEEN_LINES:
             self.shown = now
-            left = (self.documents - self.done) * (now - self.began) / self.sampled
+            seconds_left = (self.documents - self.done) * (now - self.began) / self.sampled
             logger.info(
                 "sampled %s of %s documents, %s tokens/s, %d:%02d left",
                 *(f"{number:,.0f}" for number in (self.done, self.documents, rate)),
-                *divmod(int(left), 60),
+                *divmod(int(seconds_left), 60),
             )
 
     def close(self) -> None:
         self.bar.close()
 
 
-def _ids(token: int | list[int] | None) -> list[int | None]:
+def _token_ids(token: int | list[int] | None) -> list[int | None]:
     return list(token) if isinstance(token, list) else [token]
 
 
-def _before_end(row: list[int], ends: list[int]) -> list[int]:
+def _tokens_before_end(row: list[int], ends: list[int]) -> list[int]:
     """The tokens before the first that ends a text; what follows is padding."""
     return row[: next((place for place, token in enumerate(row) if token in ends), len(row))]

@@ -1,4 +1,4 @@
-"""What one row of a table gives: a text, or a conversation as canonical JSON."""
+"""A document from one row of a table: a text, or a conversation as canonical JSON."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ RESPONSE = "assistant"
 EXPECTED = 'a list of messages, each {"role": ..., "content": ...}'
 
 
-def _value(row: Any, column: str, place: str) -> Any:
+def _column_value(row: Any, column: str, place: str) -> Any:
     if not isinstance(row, dict):
         raise UserError(f"{place}: expected a JSON object with a column {column!r}, found {type(row).__name__}")
     if column not in row:
@@ -23,16 +23,16 @@ def _value(row: Any, column: str, place: str) -> Any:
     return row[column]
 
 
-def _text(row: Any, column: str, place: str) -> str | None:
-    text = _value(row, column, place)
+def _column_text(row: Any, column: str, place: str) -> str | None:
+    text = _column_value(row, column, place)
     if text is not None and not isinstance(text, str):
         raise UserError(f"{place}: column {column!r} holds {type(text).__name__}, not text")
     return text
 
 
 @dataclass(frozen=True)
-class TextRows:
-    """Rows with a text in one column."""
+class TextColumn:
+    """Reads a text from one column."""
 
     column: str
 
@@ -42,12 +42,12 @@ class TextRows:
 
     def document(self, row: Any, place: str) -> str | None:
         """The row's text, or None where it is empty. Raises UserError, which names the place, for a bad row."""
-        return _text(row, self.column, place) or None
+        return _column_text(row, self.column, place) or None
 
 
 @dataclass(frozen=True)
-class ConversationRows:
-    """Rows with a conversation: a column of messages, or a prompt and its response."""
+class ConversationColumns:
+    """Reads a conversation from a column of messages, or from a prompt and its response."""
 
     messages: str
     prompt: str | None = None
@@ -60,30 +60,30 @@ class ConversationRows:
     def document(self, row: Any, place: str) -> str | None:
         """The row's conversation as canonical JSON, or None where it is empty. Raises UserError for a bad row."""
         if self.prompt and self.response:
-            prompt, response = (_text(row, column, place) for column in (self.prompt, self.response))
+            prompt, response = (_column_text(row, column, place) for column in (self.prompt, self.response))
             if not prompt or not response:
                 return None
             messages: Any = [{"role": "user", "content": prompt}, {"role": RESPONSE, "content": response}]
         else:
-            messages = _value(row, self.messages, place)
+            messages = _column_value(row, self.messages, place)
             if isinstance(messages, str):
-                messages = _parsed(messages, self.messages, place)
+                messages = _parse_messages(messages, self.messages, place)
         if not messages:
             return None
         if not isinstance(messages, list):
             raise UserError(f"{place}: column {self.messages!r} holds {type(messages).__name__}, not {EXPECTED}")
-        found = [_message(message, f"{place}, message {number}") for number, message in enumerate(messages, 1)]
-        return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        cleaned = [_clean_message(message, f"{place}, message {number}") for number, message in enumerate(messages, 1)]
+        return json.dumps(cleaned, ensure_ascii=False, separators=(",", ":"))
 
 
-Rows = TextRows | ConversationRows
+TableReader = TextColumn | ConversationColumns
 
 
-def rows_of(source: SourceConfig) -> Rows:
-    """How the rows of a source are read."""
+def table_reader(source: SourceConfig) -> TableReader:
+    """Reads documents from the rows of a source."""
     if source.format == "chat":
-        return ConversationRows(source.messages_column, source.prompt_column, source.response_column)
-    return TextRows(source.text_column)
+        return ConversationColumns(source.messages_column, source.prompt_column, source.response_column)
+    return TextColumn(source.text_column)
 
 
 def conversation(document: str) -> list[dict[str, Any]]:
@@ -92,35 +92,35 @@ def conversation(document: str) -> list[dict[str, Any]]:
     return messages
 
 
-def spoken(document: str) -> str:
-    """What is said in a conversation, without roles: what counts when documents are compared."""
-    return "\n\n".join(part for message in conversation(document) for part in _said(message))
+def conversation_text(document: str) -> str:
+    """All text of a conversation, without roles: what is compared when duplicates are looked for."""
+    return "\n\n".join(part for message in conversation(document) for part in _message_texts(message))
 
 
-def _said(message: dict[str, Any]) -> Iterator[str]:
+def _message_texts(message: dict[str, Any]) -> Iterator[str]:
     for name, value in message.items():
         if name != "role":
             yield value if isinstance(value, str) else canonical_json(value)
 
 
-def _parsed(text: str, column: str, place: str) -> Any:
+def _parse_messages(text: str, column: str, place: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise UserError(f"{place}: column {column!r} holds a text that is not JSON; expected {EXPECTED}") from error
 
 
-def _message(message: Any, place: str) -> dict[str, Any]:
-    """A message in one form: its texts normalised, what is null left out."""
+def _clean_message(message: Any, place: str) -> dict[str, Any]:
+    """A message in one form: its texts normalised, null values dropped."""
     if not isinstance(message, dict) or "role" not in message:
-        found = f"the keys {', '.join(map(str, message))}" if isinstance(message, dict) else type(message).__name__
-        raise UserError(f'{place}: expected {{"role": ..., "content": ...}}, found {found}')
+        what = f"the keys {', '.join(map(str, message))}" if isinstance(message, dict) else type(message).__name__
+        raise UserError(f'{place}: expected {{"role": ..., "content": ...}}, found {what}')
     if message["role"] not in ROLES:
         raise UserError(f"{place}: unknown role {message['role']!r}; there are: {', '.join(ROLES)}")
-    cleaned = {name: _cleaned(value) for name, value in message.items() if value is not None}
+    cleaned = {name: _normalise_texts(value) for name, value in message.items() if value is not None}
     content = cleaned.get("content")
     if isinstance(content, list):
-        content = cleaned["content"] = _joined(content, place)
+        content = cleaned["content"] = _join_parts(content, place)
     if content is None and not cleaned.get("tool_calls"):
         raise UserError(f"{place}: no content (role {message['role']})")
     if content is not None and not isinstance(content, str):
@@ -128,7 +128,7 @@ def _message(message: Any, place: str) -> dict[str, Any]:
     return cleaned
 
 
-def _joined(parts: list[Any], place: str) -> str:
+def _join_parts(parts: list[Any], place: str) -> str:
     """The text of a content that is given in parts."""
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
@@ -137,9 +137,9 @@ def _joined(parts: list[Any], place: str) -> str:
     return "\n".join(part["text"] for part in parts)
 
 
-def _cleaned(value: Any) -> Any:
+def _normalise_texts(value: Any) -> Any:
     if isinstance(value, str):
         return normalise(value)
     if isinstance(value, dict):
-        return {name: _cleaned(inner) for name, inner in value.items() if inner is not None}
-    return [_cleaned(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _normalise_texts(inner) for name, inner in value.items() if inner is not None}
+    return [_normalise_texts(inner) for inner in value] if isinstance(value, list) else value

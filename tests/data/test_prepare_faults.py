@@ -1,31 +1,27 @@
-"""Damage and interruption at any point: noticed, said, made again, and the result is the same."""
+"""Damage and interruption at any point of a preparation are noticed and made good, and the result is the same."""
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from replay_sweeps.config import SourceConfig
 from replay_sweeps.data.prepared_text import PreparedText
+from tests.data.conftest import Prepare, Sources, request
 
-from .conftest import Prepare
-
-Sources = tuple[SourceConfig, SourceConfig]
-
+# A preparation that is killed at its n-th write.
 PREPARE = """
 import os
 import signal
-from pathlib import Path
+from pathlib import PosixPath, WindowsPath
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data import cleaning
-from replay_sweeps.data import tokenizers
-from replay_sweeps.data import prepare
+from replay_sweeps.data import cleaning, prepare, tokenizers
+from replay_sweeps.data.text_keys import TextRequest
 
 if __name__ == "__main__":
     writes, fsync = 0, os.fsync
@@ -39,11 +35,8 @@ if __name__ == "__main__":
 
     os.fsync = killed_at_some_write
     cleaning.BATCH_CHARACTERS = tokenizers.BATCH_CHARACTERS = 3000
-    generic, target = {sources!r}
-    folder = Path({folder!r})
-    prepare.prepare_text(generic, [target], TokenizerConfig("bpe", 300), folder, 2000, {workers})
+    prepare.prepare_text({request!r}, workers={workers})
 """
-
 
 PREPARED_FILES = [
     "tokens/*/*",
@@ -74,11 +67,13 @@ def truncate(path: Path) -> None:
 def test_any_damaged_file_is_noticed_and_made_again(
     two_sources: Sources,
     prepare: Prepare,
+    prepared_once: Path,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
     damage: Callable[[Path], None],
     what: str,
 ) -> None:
+    shutil.copytree(prepared_once, tmp_path / "prepared")
     before = prepare(*two_sources)
     for path in (tmp_path / "prepared").glob(what):
         damage(path)
@@ -94,56 +89,27 @@ def test_any_damaged_file_is_noticed_and_made_again(
 
 
 def script(two_sources: Sources, folder: Path, workers: int = 1, killed_at: int = 0) -> list[str]:
-    values = {"sources": two_sources, "folder": str(folder), "workers": workers, "killed_at": killed_at}
+    values = {"request": request(*two_sources, folder=folder), "workers": workers, "killed_at": killed_at}
     return [sys.executable, "-c", PREPARE.format(**values)]
 
 
 @pytest.mark.parametrize("write", [*range(1, 12, 2), *range(12, 40, 5)])
 def test_a_preparation_killed_at_any_write_leaves_nothing_half_made_that_is_used(
-    two_sources: Sources, prepare: Prepare, tmp_path: Path, write: int
+    two_sources: Sources, prepare: Prepare, prepared_once: Path, tmp_path: Path, write: int
 ) -> None:
     folder = tmp_path / "killed"
     killed = subprocess.run(script(two_sources, folder, killed_at=write))
     assert killed.returncode == -signal.SIGKILL
     resumed = prepare(*two_sources, folder=folder)
     resumed.verify()
-    assert content(resumed) == content(prepare(*two_sources, folder=tmp_path / "whole"))
+    assert content(resumed) == content(prepare(*two_sources, folder=prepared_once))
     assert list(folder.rglob(".*.tmp")) == []
 
 
-def test_workers_of_a_killed_process_end_with_it() -> None:
-    waiting = (
-        "import time\n"
-        "from replay_sweeps.data.parallel import ordered_map, process_pool\n"
-        "if __name__ == '__main__':\n"
-        "    with process_pool(2) as pool:\n"
-        "        for _ in ordered_map(pool, abs, iter(range(10))): pass\n"
-        "        print(*(pool._processes), flush=True)\n"
-        "        time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    workers = [int(pid) for pid in process.stdout.readline().split()]
-    assert workers
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(map(is_running, workers)):
-        time.sleep(0.05)
-    assert not any(map(is_running, workers))
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_many_processes_may_prepare_the_same_text_at_once(
-    two_sources: Sources, prepare: Prepare, tmp_path: Path
+    two_sources: Sources, prepare: Prepare, prepared_once: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shared"
     processes = [subprocess.Popen(script(two_sources, folder, workers=2)) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    assert content(prepare(*two_sources, folder=folder)) == content(prepare(*two_sources, folder=tmp_path / "alone"))
+    assert content(prepare(*two_sources, folder=folder)) == content(prepare(*two_sources, folder=prepared_once))

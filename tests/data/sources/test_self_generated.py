@@ -51,16 +51,24 @@ def source(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     return SourceConfig("own", "self_generated", path=str(folder), max_documents=200, document_tokens=8)
 
 
+@pytest.fixture(scope="module")
+def whole(source: SourceConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all that the source samples: tests read it, and change nothing in it."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert len(list(self_generated.documents(source, folder))) == 200
+    return folder
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_same_seed_samples_the_same_text_and_another_seed_or_temperature_another(
-    source: SourceConfig, tmp_path: Path
+    source: SourceConfig, whole: Path, tmp_path: Path
 ) -> None:
     settings = [source, replace(source, generation_seed=1), replace(source, temperature=0.3)]
     texts = [list(self_generated.documents(item, tmp_path / "kept")) for item in settings]
-    assert texts[0] == list(self_generated.documents(source, tmp_path / "again"))
+    assert texts[0] == list(self_generated.documents(source, whole))
     assert len({tuple(text) for text in texts}) == 3
     assert {len(text) for text in texts} == {200}
     assert len(set(texts[0])) > 150  # chunks differ from each other, too
@@ -83,14 +91,14 @@ def test_sampling_is_pure_whatever_the_models_folder_says_of_it(source: SourceCo
     assert torch.equal(before, torch.random.get_rng_state())  # what else is drawn in this process stays as it was
 
 
-def test_a_killed_command_goes_on_to_the_same_text(source: SourceConfig, tmp_path: Path) -> None:
-    whole = list(self_generated.documents(source, tmp_path / "whole"))
+def test_a_killed_command_goes_on_to_the_same_text(source: SourceConfig, whole: Path, tmp_path: Path) -> None:
     code = KILLED.format(signal=int(signal.SIGKILL), path=source.path, kept=str(tmp_path / "killed"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=300).returncode == -signal.SIGKILL
-    assert len(files(tmp_path / "killed")) == 2 < len(files(tmp_path / "whole"))
-    assert list(self_generated.documents(source, tmp_path / "killed")) == whole
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert len(files(tmp_path / "killed")) == 2 < len(files(whole))
+    resumed = list(self_generated.documents(source, tmp_path / "killed"))
+    assert files(tmp_path / "killed") == files(whole)
+    assert resumed == list(self_generated.documents(source, whole))
 
 
 def test_more_documents_keep_what_was_sampled_and_damage_is_sampled_again(

@@ -1,33 +1,25 @@
-"""Text becomes stores that depend on what they should, and no validation document is in training text."""
+"""From sources to token stores: training text holds no validation document, and each store depends on its own input."""
 
+import json
 import math
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data.cleaning import clean_text, part_of
-from replay_sweeps.data.encoder import sample_of_documents
 from replay_sweeps.data.near_duplicates import THRESHOLD, shingles
 from replay_sweeps.data.pipeline import jensen_shannon_divergence
-from replay_sweeps.data.prepare import find_prepared
+from replay_sweeps.data.prepare import prepare_text
 from replay_sweeps.data.prepared_text import PreparedSource, PreparedText
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.data.tokenizers import loaded
-from replay_sweeps.errors import UserError
-
-from .conftest import Prepare, made_up_document
-
-Sources = tuple[SourceConfig, SourceConfig]
-WriteFolder = Callable[[str, Sequence[str]], Path]
-
-hashes = st.binary(min_size=16, max_size=16)
+from replay_sweeps.parallel import FEW
+from tests.data.conftest import Prepare, Sources, WriteFolder, made_up_document, request
+from tests.fixtures.conversations import made_up_conversation
 
 
 def texts_of(prepared: PreparedText, store: TokenStore) -> list[str]:
@@ -42,19 +34,6 @@ def texts_of(prepared: PreparedText, store: TokenStore) -> list[str]:
 
 def fingerprints(source: PreparedSource) -> list[str]:
     return [store.fingerprint for store in source.stores]
-
-
-@given(hashes, st.floats(0, 1), st.floats(0, 1))
-def test_a_larger_held_out_share_keeps_what_a_smaller_one_held_out(hashed: bytes, first: float, second: float) -> None:
-    small, large = sorted((first, second))
-    if part_of(hashed, small) != "train":
-        assert part_of(hashed, large) == part_of(hashed, small)
-
-
-@given(hashes)
-def test_nothing_is_held_out_at_zero_and_all_at_one(hashed: bytes) -> None:
-    assert part_of(hashed, 0.0) == "train"
-    assert part_of(hashed, 1.0) in ("selection", "report")
 
 
 def test_every_document_is_in_exactly_one_part_and_comes_back_whole(two_sources: Sources, prepare: Prepare) -> None:
@@ -84,12 +63,22 @@ def test_no_validation_document_nearly_repeats_training_text_of_any_source(
                 assert all(len(words & other) / len(words | other) < THRESHOLD for other in trained)
 
 
-def test_duplicates_within_a_source_are_dropped_and_counted(write_folder: WriteFolder, prepare: Prepare) -> None:
-    texts = [made_up_document(seed, words=200) for seed in range(100)]
-    more = [*texts, *texts[:7], *(f"{text} tail" for text in texts[:5])]
-    source = SourceConfig("generic", "local", path=str(write_folder("g", more)), validation_fraction=0.2)
-    counts = prepare(source).generic.counts
-    assert (counts["documents"], counts["exact_duplicates_dropped"], counts["near_duplicates_dropped"]) == (112, 7, 5)
+def count_batches(monkeypatch: pytest.MonkeyPatch) -> Counter[type[Executor]]:
+    """The batches that are handed to processes and to threads from now on."""
+    submitted: Counter[type[Executor]] = Counter()
+
+    def counting(kind: type[Executor]) -> None:
+        submit = kind.submit
+
+        def counted(pool: Executor, *call: Any) -> Future[Any]:
+            submitted[kind] += 1
+            return submit(pool, *call)
+
+        monkeypatch.setattr(kind, "submit", counted)
+
+    counting(ProcessPoolExecutor)
+    counting(ThreadPoolExecutor)
+    return submitted
 
 
 def test_stores_do_not_depend_on_the_number_of_workers(
@@ -97,7 +86,11 @@ def test_stores_do_not_depend_on_the_number_of_workers(
 ) -> None:
     for module in ("cleaning", "tokenizers"):
         monkeypatch.setattr(f"replay_sweeps.data.{module}.BATCH_CHARACTERS", 5000)  # so that there is work to share
-    one, three = (prepare(*two_sources, folder=tmp_path / str(n), workers=n) for n in (1, 3))
+    submitted = count_batches(monkeypatch)
+    one = prepare(*two_sources, folder=tmp_path / "one", workers=1)
+    assert not submitted
+    three = prepare(*two_sources, folder=tmp_path / "three", workers=3)
+    assert min(submitted[kind] for kind in (ProcessPoolExecutor, ThreadPoolExecutor)) > FEW
     assert one.tokenizer.fingerprint == three.tokenizer.fingerprint
     assert [fingerprints(source) for source in one.sources] == [fingerprints(source) for source in three.sources]
 
@@ -126,79 +119,12 @@ def test_a_longer_validation_half_begins_with_the_shorter_one(two_sources: Sourc
         assert source.train == longer.train
 
 
-def test_what_was_prepared_is_found_again_without_heavy_imports(
-    two_sources: Sources, prepare: Prepare, tmp_path: Path
-) -> None:
-    arguments = (two_sources[0], two_sources[1:], TokenizerConfig("bpe", 300), tmp_path / "prepared", 2000)
-    assert find_prepared(*arguments) is None
-    prepared = prepare(*two_sources)
-    assert find_prepared(*arguments) == prepared == prepare(*two_sources)
-    script = f"""
-import sys
-from pathlib import PosixPath, WindowsPath
-from replay_sweeps.config import SourceConfig, TokenizerConfig
-from replay_sweeps.data.prepare import find_prepared
-assert find_prepared(*{arguments!r}) is not None
-heavy = {{"torch", "transformers", "tokenizers", "rensa", "datasets", "scipy", "pandas"}} & set(sys.modules)
-assert not heavy, heavy
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_changed_text_is_prepared_anew(two_sources: Sources, prepare: Prepare, tmp_path: Path) -> None:
-    before = prepare(*two_sources)
-    (Path(two_sources[1].path or "") / "new.txt").write_text(made_up_document(9999))
-    after = prepare(*two_sources)
-    assert after.generic.train == before.generic.train
-    assert after.targets[0].counts["documents"] == before.targets[0].counts["documents"] + 1
-
-
-@pytest.mark.parametrize(
-    ("documents", "fraction", "expected"),
-    [
-        (3, 0.001, "no document for the selection half of validation: 3 different documents of 3"),
-        (3, 1.0, "no document for training text"),
-        (0, 0.1, "there is no text"),
-    ],
-)
-def test_too_little_text_is_said_in_one_line(
-    write_folder: WriteFolder, prepare: Prepare, documents: int, fraction: float, expected: str
-) -> None:
-    folder = write_folder("few", [made_up_document(seed) for seed in range(documents)] or [" \n "])
-    source = SourceConfig("few", "local", path=str(folder), validation_fraction=fraction)
-    with pytest.raises(UserError, match=expected) as caught:
-        prepare(source)
-    assert len(caught.value.problems) == 1
-
-
-def test_all_that_is_wrong_is_said_at_once_and_nothing_is_written(prepare: Prepare, tmp_path: Path) -> None:
-    missing = [SourceConfig(name, "local", path=str(tmp_path / name)) for name in ("a", "b")]
-    with pytest.raises(UserError) as caught:
-        prepare(*missing, tokenizer=TokenizerConfig("bpe", 3))
-    assert len(caught.value.problems) == 3
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_divergence_is_that_of_jensen_and_shannon_in_nats() -> None:
-    first, second = np.array([3, 1, 0]), np.array([0, 0, 9])
-    assert jensen_shannon_divergence(first, first) == 0
-    assert math.isclose(jensen_shannon_divergence(first, second), math.log(2))
-
-
 def test_a_source_is_cleaned_once_whatever_the_tokenizer(
     two_sources: Sources, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(*two_sources)
     monkeypatch.setattr("replay_sweeps.data.cleaning.documents", lambda *_: pytest.fail("read again"))
     assert prepare(*two_sources, tokenizer=TokenizerConfig("bpe", 350)).tokenizer.vocab_size == 350
-
-
-def test_the_cleaned_text_is_in_the_order_of_the_source(two_sources: Sources, tmp_path: Path) -> None:
-    text = clean_text(two_sources[0], tmp_path / "text", None)
-    order = [made_up_document(seed) for seed in range(150)]
-    places = [order.index(document) for document in text.texts("train")]
-    assert places == sorted(places)
-    assert len(text.signatures("train")) == len(places)
 
 
 def test_validation_halves_do_not_depend_on_the_order_of_the_source(
@@ -211,11 +137,42 @@ def test_validation_halves_do_not_depend_on_the_order_of_the_source(
     assert (first.selection, first.report) == (second.selection, second.report)
 
 
-@given(st.lists(st.integers(0, 900), min_size=1, max_size=60), st.integers(1, 20_000))
-def test_a_validation_half_samples_many_documents_and_keeps_to_its_size(lengths: list[int], limit: int) -> None:
-    documents = [np.append(np.arange(1, length + 1), 0) for length in lengths]
-    sample = list(sample_of_documents(iter([np.concatenate(documents)]), limit, end_of_text=0))
-    assert sum(map(len, sample)) == min(limit, sum(map(len, documents)))
-    most = max(limit // 32, 256)
-    for document, first in zip(documents, sample, strict=False):
-        assert first.tolist() == document[: min(most, len(first))].tolist()
+def test_the_divergence_is_that_of_jensen_and_shannon_in_nats() -> None:
+    first, second = np.array([3, 1, 0]), np.array([0, 0, 9])
+    assert jensen_shannon_divergence(first, first) == 0
+    assert math.isclose(jensen_shannon_divergence(first, second), math.log(2))
+
+
+def chat(path: Path, **more: Any) -> SourceConfig:
+    return SourceConfig("mine", "local", path=str(path), format="chat", **more)
+
+
+def test_what_becomes_of_conversations_is_counted_and_their_rows_depend_on_no_other_text(
+    chat_model: Path, texts: tuple[Path, Path], tmp_path: Path
+) -> None:
+    silent = [[{"role": "user", "content": f"question {number} without an answer"}] for number in range(40)]
+    told = [made_up_conversation(seed) for seed in range(300)]
+    lines = [json.dumps({"messages": messages}) for messages in [*silent, *told, told[0]]]
+    (tmp_path / "chat.jsonl").write_text("\n".join(lines))
+    target = chat(tmp_path / "chat.jsonl", validation_fraction=0.2)
+    generic = SourceConfig("generic", "local", path=str(texts[0]))
+    tokenizer = TokenizerConfig(str(chat_model))
+
+    def prepared(*sources: SourceConfig, row_length: int, workers: int = 1) -> Any:
+        more: dict[str, Any] = {"tokenizer": tokenizer, "validation_tokens": 1024, "row_length": row_length}
+        return prepare_text(request(*sources, folder=tmp_path / f"store{workers}", **more), workers=workers)
+
+    both = prepared(generic, target, row_length=64)
+    counts = both.targets[0].counts
+    assert counts["documents"] == 341 and counts["exact_duplicates_dropped"] == 1
+    dropped = counts["conversations_without_response_dropped"] + counts["conversations_cut_before_response_dropped"]
+    assert 20 < dropped < 45 and counts["packed_conversations"] + dropped == counts["train_documents"]
+    assert both.targets[0].report.tokens % 64 == 0 and both.targets[0].report.packed
+    assert prepared(target, row_length=64).generic.train == both.targets[0].train
+    assert (
+        prepared(generic, target, row_length=64, workers=2).targets[0].train.fingerprint
+        == both.targets[0].train.fingerprint
+    )
+    longer = prepared(generic, target, row_length=128)
+    assert longer.generic == both.generic
+    assert longer.targets[0].train.fingerprint != both.targets[0].train.fingerprint

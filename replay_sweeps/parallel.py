@@ -15,7 +15,7 @@ from replay_sweeps.child_process import end_with_parent, exit_at_once
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FEW = 2  # so few batches are done in place: starting a process takes longer
+FEW = 2  # batches; no more than these are done in place, since starting a process takes longer
 
 
 def processors() -> int:
@@ -23,7 +23,7 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _leave_with_parent() -> None:
+def _prepare_worker() -> None:
     """In a worker: let the parent handle Ctrl-C, and end when the parent is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(exit_at_once)
@@ -36,7 +36,7 @@ def process_pool(workers: int) -> Iterator[Executor | None]:
         yield None
         return
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
     try:
         yield pool
     finally:
@@ -46,7 +46,7 @@ def process_pool(workers: int) -> Iterator[Executor | None]:
 def ordered_map(
     pool: Executor | None, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 8
 ) -> Iterator[Result]:
-    """Yield `function(item)` in the order of `items`, at most `ahead` of them in the making."""
+    """Yield `function(item)` in the order of `items`, at most `ahead` of them at work."""
     items = iter(items)
     first = list(islice(items, FEW + 1))
     if pool is None or len(first) <= FEW:

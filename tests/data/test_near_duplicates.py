@@ -11,7 +11,7 @@ from replay_sweeps.data.near_duplicates import (
     THRESHOLD,
     Deduplicator,
     Signatures,
-    near_duplicates,
+    find_near_duplicates,
     shingles,
     sketch,
     text_hash,
@@ -72,7 +72,7 @@ def test_what_counts_as_near_agrees_with_the_true_similarity(seed: int, changes:
     text = made_up_document(seed, words=300)
     other = with_changed_words(text, changes, seed)
     similarity = jaccard(text, other)
-    found = bool(near_duplicates(signatures([other]), [signatures([text])])[0])
+    found = bool(find_near_duplicates(signatures([other]), [signatures([text])])[0])
     if abs(similarity - THRESHOLD) > 0.17:  # 128 permutations tell it to 0.035, one standard deviation
         assert found == (similarity > THRESHOLD)
 
@@ -80,7 +80,7 @@ def test_what_counts_as_near_agrees_with_the_true_similarity(seed: int, changes:
 def test_a_corpus_larger_than_a_block_is_searched_whole() -> None:
     rows = np.random.default_rng(0).integers(0, 2**32, (70_000, 128), dtype=np.uint32)
     candidates = np.vstack([rows[[3, 69_999]], rows[:1] ^ 1])
-    assert near_duplicates(candidates, [rows[:0], rows]).tolist() == [True, True, False]
+    assert find_near_duplicates(candidates, [rows[:0], rows]).tolist() == [True, True, False]
 
 
 @given(st.text())
