@@ -9,7 +9,7 @@ from typing import Any
 
 from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleConfig, TrainerConfig
 from replay_sweeps.models.numerics import why_not_fused
-from replay_sweeps.models.pretrained import why_logits
+from replay_sweeps.models.pretrained_checks import why_logits_needed
 from replay_sweeps.schedule.data_schedule import room
 from replay_sweeps.schedule.of_run import target_tokens
 
@@ -146,7 +146,7 @@ def _trainer(run: RunConfig) -> Iterator[Problem]:
         yield "trainer.weights", "bf16 weights are multiplied in bf16: trainer.precision must be auto or bf16"
     if trainer.fused_loss == "true":
         lacking = why_not_fused() or ("needs a CUDA device" if trainer.accelerator == "cpu" else None)
-        lacking = lacking or why_logits(run.model)
+        lacking = lacking or why_logits_needed(run.model)
         if lacking is not None:
             yield "trainer.fused_loss", lacking
     if trainer.devices < 1 or trainer.nodes < 1:

@@ -18,7 +18,8 @@ from replay_sweeps.data.sources import self_generated
 from replay_sweeps.data.sources.documents import check_source
 from replay_sweeps.data.tokenizers import check_template_file
 from replay_sweeps.errors import UserError
-from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
+from replay_sweeps.models.pretrained import with_pretrained_shape
+from replay_sweeps.models.pretrained_checks import check_pretrained
 from replay_sweeps.study.checks import check_launcher, check_run, unwritable
 from replay_sweeps.study.command import Command, config_folder
 from replay_sweeps.study.composer import Cell, Composer, grids_of, product

@@ -8,7 +8,8 @@ from replay_sweeps.config import RunConfig
 from replay_sweeps.data.prepared_text import TextNames
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.flops import flops_per_token
-from replay_sweeps.models.pretrained import lora_alpha, lora_names, weights_fingerprint
+from replay_sweeps.models.lora_targets import lora_alpha, lora_names
+from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, key
 from replay_sweeps.schedule.data_schedule import DataSchedule
 from replay_sweeps.schedule.of_run import data_schedule, lr_pieces

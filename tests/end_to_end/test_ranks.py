@@ -25,7 +25,7 @@ from replay_sweeps.main import main
 from replay_sweeps.progress import Progress
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.workers.rank_group import Group, RankFailed
+from replay_sweeps.workers.rank_group import RankFailed, RankGroup
 from replay_sweeps.workers.work_order import WorkOrder
 from replay_sweeps.workers.worker_context import WorkerContext
 from tests.conftest import ROOT, arguments
@@ -112,6 +112,26 @@ def sharded(
     return folder
 
 
+@pytest.fixture
+def at_steps() -> dict[int, Callable[[], None]]:
+    """What happens at the n-th step that rank 0 trains in this process, counted from 1: a test may add to it."""
+    return {}
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch, at_steps: dict[int, Callable[[], None]]) -> list[int]:
+    """The tokens of each step that rank 0 trains in this process."""
+    stepped, steps = Progress.stepped, []
+
+    def counted(self: Progress, tokens: int) -> None:
+        steps.append(tokens)
+        at_steps.get(len(steps), lambda: None)()
+        stepped(self, tokens)
+
+    monkeypatch.setattr(Progress, "stepped", counted)
+    return steps
+
+
 @pytest.mark.slow
 def test_shards_and_copies_end_in_the_same_bits(
     command: Callable[..., list[str]],
@@ -163,18 +183,14 @@ def test_when_another_rank_is_killed_a_new_group_goes_on_to_the_same_bits(
     alone: Path,
     sharded: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    steps: list[int],
+    at_steps: dict[int, Callable[[], None]],
 ) -> None:
-    stepped, steps = Progress.stepped, []
+    def kill_the_other_rank() -> None:
+        [rank] = multiprocessing.active_children()
+        rank.kill()
 
-    def counted(self: Progress, tokens: int) -> None:
-        steps.append(tokens)
-        if len(steps) == 40:
-            [rank] = multiprocessing.active_children()
-            rank.kill()
-        stepped(self, tokens)
-
-    monkeypatch.setattr(Progress, "stepped", counted)
+    at_steps[40] = kill_the_other_rank
     share_text(alone, tmp_path / "output")
     assert main(command(*GRID, *SHARDED)) == 0
     assert "rank 1 was ended by SIGKILL" in capsys.readouterr().err
@@ -188,21 +204,15 @@ def test_four_copies_that_were_interrupted_end_in_the_bits_of_four_shards_that_w
     tmp_path: Path,
     share_text: Callable[[Path, Path], None],
     alone: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    steps: list[int],
+    at_steps: dict[int, Callable[[], None]],
 ) -> None:
     four = ["schedule.replay_fraction=0.75", *GRID[1:], "trainer.devices=4", "trainer.micro_batch_rows=2"]
     for name in ("copied", "sharded"):
         share_text(alone, tmp_path / name)
     assert main(command(*four, "trainer.strategy=fsdp", output="sharded")) == 0
-    stepped, steps = Progress.stepped, []
-
-    def counted(self: Progress, tokens: int) -> None:
-        steps.append(tokens)
-        if len(steps) == 40:
-            os.kill(os.getpid(), signal.SIGINT)
-        stepped(self, tokens)
-
-    monkeypatch.setattr(Progress, "stepped", counted)
+    steps.clear()
+    at_steps[40] = lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(SystemExit, match="130"):
         main(command(*four, output="copied"))
     assert main(command(*four, output="copied")) == 0
@@ -230,9 +240,9 @@ def test_tasks_that_a_launcher_starts_train_together(
 def test_why_another_rank_failed_is_said(sharded: Path, tmp_path: Path) -> None:
     order = json.loads((sharded / "work.json").read_text())
     (tmp_path / "work.json").write_text(json.dumps({**order, "keys": "others"}))
-    group = Group(tmp_path / "work.json", sharded)
+    group = RankGroup(tmp_path / "work.json", sharded)
     with pytest.raises(RankFailed, match=r"^rank 1: CannotGoOn: the worker on .* would name states otherwise"):
-        group.ready(WorkOrder.read(tmp_path / "work.json").runs[0].trainer)
+        group.start_or_reuse(WorkOrder.read(tmp_path / "work.json").runs[0].trainer)
 
 
 @pytest.mark.slow
@@ -242,11 +252,8 @@ def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
     alone: Path,
     sharded: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    steps: list[int],
 ) -> None:
-    steps: list[int] = []
-    stepped = Progress.stepped
-    monkeypatch.setattr(Progress, "stepped", lambda self, tokens: (steps.append(tokens), stepped(self, tokens)))
     more = ["schedule.replay_fraction=0,0.5,0.75", *GRID[1:]]
     for name, before, settings in (("one", sharded, ALONE), ("two", alone, SHARDED)):
         shutil.copytree(before, tmp_path / name)

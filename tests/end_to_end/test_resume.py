@@ -183,7 +183,7 @@ def test_a_damaged_state_is_trained_again_from_the_one_before_it(
     assert "does not match its checksum; it is trained again" in capsys.readouterr().err
     tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (tmp_path / "output", whole)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert list(Store(tmp_path / "output/store").states())
+    assert list(Store(tmp_path / "output/store").kept_states())
 
 
 def test_a_study_may_be_written_to_a_folder_of_any_name(command: Callable[..., list[str]], tmp_path: Path) -> None:
