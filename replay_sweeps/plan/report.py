@@ -77,7 +77,7 @@ def _work(layout: Layout, ledger: Ledger) -> dict[str, Any]:
             run = layout.runs[node.run]
             if run.root not in per_step:
                 trainer = run.config.trainer
-                step = trainer.batch_rows * trainer.row_length
+                step = trainer.tokens_per_step
                 vocab_size = layout.vocab_sizes[run.run_id]
                 per_step[run.root] = step, step * flops_per_token(run.config.model, vocab_size, trainer.row_length)
             steps = _steps(node)

@@ -34,7 +34,7 @@ def seconds_left(ledger: Ledger, needs: Sequence[Need | None], workers: int) -> 
         rate = rates[tree]
         if rate is None:
             return None
-        per_step = trainer.batch_rows * trainer.row_length / rate
+        per_step = trainer.tokens_per_step / rate
         parent = ledger.parents[index]
         begin = 0.0 if parent is None else begins[parent] + per_step * _trained(needs[parent], path.start)
         begins.append(begin)

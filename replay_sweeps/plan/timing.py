@@ -60,7 +60,7 @@ def measure(run: PlannedRun, tokens: int, train: Callable[[Segment, Any], None])
     step = median(after - before for before, after in pairwise([began, *clock.done][steps > 1 :]))
     begin = max(0.0, clock.done[0] - began - step)
     trainer = run.config.trainer
-    least = FORWARD * step / (trainer.batch_rows * trainer.row_length)
+    least = FORWARD * step / trainer.tokens_per_step
     # a path saves a state where it ends, and its parent saved the one that it begins with
     return Timing(step, max(least, (validated - begin) / tokens), begin + 2 * saved)
 
@@ -84,7 +84,7 @@ def scaled(timing: Timing, measured: PlannedRun, run: PlannedRun, vocab_sizes: M
 def _flops(run: PlannedRun, vocab_size: int) -> tuple[float, int]:
     """Operations and tokens of a step."""
     trainer = run.config.trainer
-    tokens = trainer.batch_rows * trainer.row_length
+    tokens = trainer.tokens_per_step
     return tokens * flops_per_token(run.config.model, vocab_size, trainer.row_length), tokens
 
 

@@ -238,7 +238,7 @@ class Ledger:
         """Operations of what a need begins: since a path is the longest chain from its head, its critical path."""
         config = self.paths[index].run.config
         vocabulary = config.model.tokenizer.vocab_size or 32_768
-        tokens = (need.stop - need.start) * config.trainer.batch_rows * config.trainer.row_length
+        tokens = (need.stop - need.start) * config.trainer.tokens_per_step
         return tokens * flops_per_token(config.model, vocabulary, config.trainer.row_length)
 
     def save_at(self, index: int, need: Need) -> dict[int, bool]:

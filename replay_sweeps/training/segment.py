@@ -21,7 +21,6 @@ from replay_sweeps.training.callbacks import SegmentCallback
 from replay_sweeps.training.engine import Engine
 from replay_sweeps.training.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.tree.planned_run import is_packed
 
 logger = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its import sets INFO: several lines for each stretch
@@ -74,7 +73,7 @@ class _SegmentRun:
         self.callback = SegmentCallback(
             work.start,
             self.batches.micro_batches,
-            config.trainer.batch_rows * config.trainer.row_length,
+            config.trainer.tokens_per_step,
             engine.utilisation,
             self._at_state,
             on_step,
@@ -145,7 +144,7 @@ class _SegmentRun:
                     engine.micro_rows,
                     engine.device,
                     engine.autocast(),
-                    is_packed(config),
+                    config.packed,
                     engine.ranks,
                 )
                 if engine.mesh is not None:

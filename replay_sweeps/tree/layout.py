@@ -11,7 +11,7 @@ from replay_sweeps.data.study_texts import StudyTexts, names_of
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.numerics import resolve
 from replay_sweeps.models.pretrained import weights_fingerprint
-from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, is_packed, plan_run, root_settings
+from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, plan_run, root_settings
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def lay_out(configs: Sequence[RunConfig], texts: StudyTexts | None, rates: Mappi
             names[text] = names_of(config, texts)
         target, generic, vocab_size = names[text]
         optimizer = replace(config.optimizer, weight_decay=0)
-        shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, is_packed(config))
+        shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, config.packed)
         if shape not in roots:
             numerics = resolve(config.trainer, config.model, rates)
             root = root_settings(config, generic, numerics, initial_weights(config, vocab_size))

@@ -44,17 +44,12 @@ class PlannedRun:
         return self.behaviour.steps
 
 
-def is_packed(run: RunConfig) -> bool:
-    """Whether the run's rows hold examples that are kept apart; plain rows are then computed in the same way."""
-    return "chat" in (run.target.format, run.generic.format)
-
-
 def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
     """What shapes a state besides the behaviour: the root of its tree. `weights` names the initial weights.
 
     Every value is written by name, so that a dataclass of the schema may grow a field and no state is renamed.
     """
-    packed = {"packed": True} if is_packed(run) else {}
+    packed = {"packed": True} if run.packed else {}
     return {
         **packed,
         "weights": weights,

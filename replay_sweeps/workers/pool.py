@@ -112,4 +112,4 @@ class _Watch:
 
     def _tokens_per_step(self) -> int:
         trainer = self.ledger.runs[0].config.trainer
-        return trainer.batch_rows * trainer.row_length
+        return trainer.tokens_per_step

@@ -55,7 +55,7 @@ class Group:
         Raises CannotGoOn where there cannot be so many, LostRank or RankFailed where one does not come up, Interrupted
         where the tasks of a launcher were lost before: the next round brings new ones.
         """
-        world = trainer.devices * trainer.nodes
+        world = trainer.world_size
         if self.ranks.world == world:
             return self.ranks
         if self._lost and self._task:

@@ -82,7 +82,7 @@ class Worker:
 
     def _train(self, work: Segment, lease: Lease) -> None:
         trainer = work.run.config.trainer
-        tokens = trainer.batch_rows * trainer.row_length
+        tokens = trainer.tokens_per_step
 
         def stepped(step: int) -> None:
             lease.step = step
