@@ -13,16 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.config_builder import build, convert
+from replay_sweeps.config_builder import build, column_of, convert, with_role
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.pretrained import SHAPE
 from replay_sweeps.packages import package_folder
 from replay_sweeps.study.command import GROUPS, Command, config_folder
 
-OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
-
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
-SAME_AXIS = ("schedule.target_tokens", "schedule.target_fraction", "schedule.target_share")  # N, in one way or another
+# N, in one way or another: one that is given takes the place of the others
+SIZES_OF_TARGET = tuple(name for name in with_role("axis") if column_of(name) == "target_tokens")
+
+
+def register_resolvers() -> None:
+    """Let the files of `conf/` name an installed package's folder: ${package:NAME}."""
+    OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
 
 
 class Composer:
@@ -48,8 +52,8 @@ class Composer:
         if groups not in self.composed:
             given = self._given()
             composed = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
-            if any(name in given for name in SAME_AXIS):
-                for name in SAME_AXIS:
+            if any(name in given for name in SIZES_OF_TARGET):
+                for name in SIZES_OF_TARGET:
                     if name not in given:
                         _set(composed, name, None)
             wrong = [*_without_effect(_copy(composed), given)]
@@ -117,9 +121,8 @@ class Composer:
                 old, new = _get(before, name), _get(after, name)
                 choice = next((c.partition("=")[2] for c in groups if c.startswith(f"{name.split('.')[0]}=")), None)
                 shown = f"{name} ({choice})" if choice else name
-                without_effect = (
-                    after["model"]["path"] and name.removeprefix("model.") in SHAPE
-                )  # the given model's own
+                # a given model has a shape of its own
+                without_effect = after["model"]["path"] and name.removeprefix("model.") in SHAPE
                 if old != new and name != "scale" and shown not in said and not without_effect:
                     said.add(shown)
                     yield {"setting": shown, "from": old, "to": new}
@@ -135,7 +138,7 @@ def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
 def grids_of(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
     """The study's union of products, with the command line's values in place of the study's."""
     given = {**command.values, **command.swept}
-    replaced = {*given, *(SAME_AXIS if any(name in given for name in SAME_AXIS) else ())}
+    replaced = {*given, *(SIZES_OF_TARGET if any(name in given for name in SIZES_OF_TARGET) else ())}
     found = []
     for grid in _study_grids(base, bool(base.get("scale"))) or [{}]:
         kept = {name: values for name, values in grid.items() if name not in replaced}
