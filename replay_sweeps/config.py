@@ -105,7 +105,9 @@ class RateConfig:
     law: Literal["wsd", "cosine", "linear", "constant"] = setting(
         "how the rate goes on after warm-up", role="nuisance", column="lr_schedule"
     )
-    peak: float = setting("the peak, after warm-up", above=0, role="nuisance", column="{group}_lr", symbol="learning rate")
+    peak: float = setting(
+        "the peak, after warm-up", above=0, role="nuisance", column="{group}_lr", symbol="learning rate"
+    )
     final_fraction: float = setting("the last rate as a share of the peak", default=0.0, minimum=0, maximum=1)
     warmup_steps: int | None = setting("steps of warm-up; or warmup_fraction", default=None, minimum=0)
     warmup_fraction: float | None = setting(

@@ -25,14 +25,17 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 @functools.cache
 def known_settings() -> Mapping[str, Setting]:
     """What each setting says of itself, by its dotted name, in the order of the schema."""
-    return dict(_settings(RunConfig))
+    return dict(settings_of(RunConfig))
 
 
-def _settings(schema: type, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+def settings_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """The settings of a group and of the groups in it, by dotted name."""
     for item in dataclasses.fields(schema):
         inner = _dataclass_in(_hints(schema)[item.name])
         if inner:
-            yield from _settings(inner, f"{prefix}{item.name}.")
+            yield from settings_of(inner, f"{prefix}{item.name}.")
+        elif KEY not in item.metadata:
+            raise TypeError(f"{prefix}{item.name} says nothing of itself: declare it by `setting` or `detail`")
         else:
             yield prefix + item.name, item.metadata[KEY]
 
