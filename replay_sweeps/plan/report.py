@@ -196,7 +196,8 @@ def _shown_hours(report: Mapping[str, Any]) -> str:
 
 
 def _shown_change(item: Mapping[str, Any]) -> str:
-    return f"{item['setting']}: {item['from']} -> {item['to']}"
+    before, after = ("null" if item[end] is None else item[end] for end in ("from", "to"))
+    return f"{item['setting']}: {before} -> {after}"
 
 
 def _shown_widths(widths: Sequence[int]) -> str:
