@@ -4,19 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.multiplier import EffectiveDataMultiplier, effective_data_multiplier
-    from analysis.reference_curve import CurveError, EffectiveTokens, ReferenceCurve
+    from analysis.curves.multiplier import EffectiveDataMultiplier, effective_data_multiplier
+    from analysis.curves.reference_curve import CurveError, EffectiveTokens, ReferenceCurve
+    from analysis.findings.study import Findings, analyse
     from analysis.runs import load_history, load_runs
-    from analysis.study import Findings, analyse
 
 _ROOM_OF = {
-    "CurveError": "analysis.reference_curve",
-    "EffectiveDataMultiplier": "analysis.multiplier",
-    "EffectiveTokens": "analysis.reference_curve",
-    "Findings": "analysis.study",
-    "ReferenceCurve": "analysis.reference_curve",
-    "analyse": "analysis.study",
-    "effective_data_multiplier": "analysis.multiplier",
+    "CurveError": "analysis.curves.reference_curve",
+    "EffectiveDataMultiplier": "analysis.curves.multiplier",
+    "EffectiveTokens": "analysis.curves.reference_curve",
+    "Findings": "analysis.findings.study",
+    "ReferenceCurve": "analysis.curves.reference_curve",
+    "analyse": "analysis.findings.study",
+    "effective_data_multiplier": "analysis.curves.multiplier",
     "load_history": "analysis.runs",
     "load_runs": "analysis.runs",
 }

@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from replay_sweeps.errors import UserError
+from analysis.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,15 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from analysis.answer import all_warnings, answer, recommended
-    from analysis.evidence import Evidence, read_evidence
-    from analysis.recommendation import recommend
-    from analysis.report import MOST_GROUPS, write_report
+    from analysis.findings.evidence import Evidence, read_evidence
+    from analysis.findings.study import Settings, analyse
+    from analysis.report.answer import all_warnings, answer, recommendation_text
+    from analysis.report.report import MOST_GROUPS, write_report
     from analysis.runs import load_runs
-    from analysis.study import Settings, analyse
     from analysis.wandb_table import read_wandb_history
 
-    _check(options)
+    _check_options(options)
     filters = json.loads(options.filters) if options.filters else None
     runs = load_runs(options.runs, filters)
     if options.study is not None:
@@ -91,7 +93,7 @@ def _analyse(options: argparse.Namespace) -> int:
     print(answer(findings))
     for group in findings.groups[:MOST_GROUPS]:
         name = f"{group.name}: " if len(findings.groups) > 1 else ""
-        print(f"{name}{recommended(group, recommend(findings, group))}")
+        print(f"{name}{recommendation_text(group)}")
     for warning in all_warnings(findings) + evidence.warnings():
         print(f"  warning: {warning}")
     print(f"report: {next(path for path in written if path.name == 'report.html')}")
@@ -99,16 +101,16 @@ def _analyse(options: argparse.Namespace) -> int:
 
 
 def _published(options: argparse.Namespace) -> int:
-    from analysis.multiplier import shown_interval
+    from analysis.curves.multiplier import interval_text
     from analysis.published import reproduce, write_published
 
-    _check(options)
+    _check_options(options)
     out = options.out or Path("published")
-    for found in reproduce():
-        result = found.result
-        interval = shown_interval(result.low, result.high, result.level)
-        print(f"Flan, {found.name}, form {found.form}: {result.value:.2f}× ({interval})")
-        if found.form == "power_law":
+    for comparison in reproduce():
+        result = comparison.result
+        interval = interval_text(result.low, result.high, result.level)
+        print(f"Flan, {comparison.name}, form {comparison.form}: {result.value:.2f}× ({interval})")
+        if comparison.form == "power_law":
             for warning in result.warnings:
                 print(f"  warning: {warning}")
     write_published(out)
@@ -116,7 +118,7 @@ def _published(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     problems = []
     if not 0 < options.level < 1:
         problems.append(f"--level must lie between 0 and 1, not {options.level:g}")
@@ -133,13 +135,13 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(*problems)
 
 
-def _only_study(runs, name):  # type: ignore[no-untyped-def]
+def _only_study(runs: "pd.DataFrame", name: str) -> "pd.DataFrame":
     names = sorted(set(runs["study"].astype(str))) if "study" in runs else []
     if name not in names:
         raise UserError(f"the table has no study {name}; it has {', '.join(names) or 'no study column'}")
-    chosen = runs[runs["study"] == name]
-    chosen.attrs = runs.attrs
-    return chosen
+    one_study = runs[runs["study"] == name]
+    one_study.attrs = runs.attrs
+    return one_study
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures.canvas import BLUE, GREEN, PURPLE, VERMILION, Drawing, drawer, panels, series_style
-from analysis.figures.question import draw_curve
-from analysis.figures.settings import draw_scores
-from analysis.multiplier import EffectiveDataMultiplier, effective_data_multiplier
-from analysis.reference_curve import ReferenceCurve
-from replay_sweeps.files import write_atomically
+from analysis.curves.multiplier import EffectiveDataMultiplier, effective_data_multiplier
+from analysis.curves.reference_curve import ReferenceCurve
+from analysis.files import write_atomically
+from analysis.report.figures.canvas import BLUE, GREEN, PURPLE, VERMILION, Drawing, drawer, panels, series_style
+from analysis.report.figures.question import draw_curve
+from analysis.report.figures.settings import draw_scores
 
 POINTS = Path(__file__).with_name("published_points.csv")
 COMPARISONS = (
@@ -34,7 +34,8 @@ def published_points() -> pd.DataFrame:
     return pd.read_csv(POINTS)
 
 
-def _flan() -> tuple[pd.DataFrame, dict[str, float]]:
+def _flan_points() -> tuple[pd.DataFrame, dict[str, float]]:
+    """The reference points of Flan, and the loss of each published run (nats)."""
     points = published_points()
     flan = points[points["subject"] == "Flan"]
     runs = flan[flan["study"] == "runs"]
@@ -43,22 +44,22 @@ def _flan() -> tuple[pd.DataFrame, dict[str, float]]:
 
 def reproduce(forms: tuple[str, ...] = ("power_law", "auto")) -> list[Reproduction]:
     """The paper's multipliers for Flan through each form: 1.87× and 2.06× with the paper's own, "power_law"."""
-    reference, losses = _flan()
-    found = []
+    reference, losses = _flan_points()
+    reproductions = []
     for form in forms:
         curve = ReferenceCurve.fit(reference["x"].to_numpy(), reference["value"].to_numpy(), form)
         for name, candidate, baseline in COMPARISONS:
             result = effective_data_multiplier(
-                curve, candidate=losses[candidate], baseline=losses[baseline], replicates=10_000
+                curve, candidate=losses[candidate], baseline=losses[baseline], n_resamples=10_000
             )
-            found.append(Reproduction(name, form, result))
-    return found
+            reproductions.append(Reproduction(name, form, result))
+    return reproductions
 
 
 @drawer
 def flan_figure() -> Drawing:
     """The reference curve of Flan (the paper's form) and its published runs with their arrows."""
-    reference, losses = _flan()
+    reference, losses = _flan_points()
     curve = ReferenceCurve.fit(reference["x"].to_numpy(), reference["value"].to_numpy(), "power_law")
     figure, axes = panels(1, 1, 3.0, width=4.6)
     axis = axes[0, 0]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from replay_sweeps.errors import UserError
+from analysis.caveats import Caveat
+from analysis.errors import UserError
 
 REQUIRED = ("target_tokens", "replay_fraction", "target_loss")
 SEEDS = ("init_seed", "order_seed", "subset_seed")
@@ -175,43 +176,44 @@ def _range_problems(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[str]:
     return problems
 
 
-def _unit_suspicions(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[str]:
+def _unit_suspicions(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[Caveat]:
     """Losses that are hardly nats per token."""
-    found = []
+    caveats = []
     for column in [c for c in LOSSES if c in runs]:
         values = runs.loc[done & np.isfinite(runs[column]), column]
         if values.empty or values.median() <= _UNIFORM_GUESS_NATS:
             continue
         unit = "perplexities" if values.median() > _UNIFORM_GUESS_BITS else "bits or perplexities"
-        found.append(
-            f"units: the median {column} is {values.median():.4g}, worse than a uniform guess in nats; "
+        text = (
+            f"the median {column} is {values.median():.4g}, worse than a uniform guess in nats; "
             f"these look like {unit} (nats = bits·ln 2 = ln perplexity)"
         )
+        caveats.append(Caveat("units", text))
     for column in ("perplexity", "target_perplexity"):
         if column in runs:
-            found += _against_perplexity(runs[done], column)
-    return found
+            caveats += _against_perplexity(runs[done], column)
+    return caveats
 
 
-def _against_perplexity(runs: pd.DataFrame, column: str) -> list[str]:
+def _against_perplexity(runs: pd.DataFrame, column: str) -> list[Caveat]:
     perplexity = pd.to_numeric(runs[column], errors="coerce")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (runs["target_loss"] / np.log(perplexity)).median()
     if np.isfinite(ratio) and abs(ratio - 1 / np.log(2)) < 0.02:
-        return [f"units: target_loss is log2 of {column}: bits, not nats (multiply by ln 2)"]
+        return [Caveat("units", f"target_loss is log2 of {column}: bits, not nats (multiply by ln 2)")]
     if np.isfinite(ratio) and abs(ratio - 1) > 0.1:
-        return [f"units: target_loss is not ln of {column}; is it in nats per token?"]
+        return [Caveat("units", f"target_loss is not ln of {column}; is it in nats per token?")]
     return []
 
 
 def _rows(mask: "pd.Series[bool]") -> str:
     """Rows in words, counted from 1 below the header."""
     numbers = np.flatnonzero(mask.to_numpy()) + 1
-    shown = ", ".join(str(n) for n in numbers[:5])
+    first = ", ".join(str(n) for n in numbers[:5])
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
-    return f"row{'s' if len(numbers) > 1 else ''} {shown}{more}"
+    return f"row{'s' if len(numbers) > 1 else ''} {first}{more}"
 
 
 def _quoted(values: Any) -> str:
-    shown = [str(v) for v in dict.fromkeys(values.head(5))]
-    return f"({', '.join(shown[:3])})"
+    first = [str(v) for v in dict.fromkeys(values.head(5))]
+    return f"({', '.join(first[:3])})"

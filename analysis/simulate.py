@@ -122,11 +122,11 @@ def simulate_history(runs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         few = start + max(1.0, np.floor(0.05 * (end - start)))
         middle = np.floor((start + end) / 2)
         at_start, shock = 3.6 + 0.05 * np.log(4e4 / run.target_tokens), 0.15 * (1 - rho)
-        seen = [
+        observations = [
             (start, "target_loss", at_start), (few, "target_loss", at_start - 0.05 + shock),
             (middle, "target_loss", (at_start + run.target_loss) / 2), (end, "target_loss", run.target_loss),
             (start, "generic_loss", 3.5), (few, "generic_loss", 3.5 + shock), (end, "generic_loss", run.generic_loss),
         ]  # fmt: skip
-        observed = pd.DataFrame(seen, columns=["step", "metric", "value"]).assign(run_id=run.run_id)
+        observed = pd.DataFrame(observations, columns=["step", "metric", "value"]).assign(run_id=run.run_id)
         parts.append(observed[["run_id", "step", "metric", "value"]])
     return pd.concat(parts, ignore_index=True)

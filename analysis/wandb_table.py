@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from replay_sweeps.errors import UserError
+from analysis.errors import UserError
 
+TIMEOUT_SECONDS = 30
 _STATUS = {"finished": "done", "failed": "failed", "crashed": "failed", "killed": "failed"}
 HISTORY_METRICS = (
     *("train_target_loss", "train_generic_loss", "gradient_norm", "learning_rate"),
@@ -25,7 +26,7 @@ def _runs(path: str, filters: Mapping[str, Any] | None) -> list[Any]:
         raise UserError("reading from W&B needs the wandb package: pip install wandb") from None
     logging.getLogger("wandb").setLevel(logging.ERROR)
     try:
-        return list(wandb.Api(timeout=30).runs(path, filters=dict(filters or {}), per_page=200))
+        return list(wandb.Api(timeout=TIMEOUT_SECONDS).runs(path, filters=dict(filters or {}), per_page=200))
     except Exception as error:  # wandb raises many kinds: no network, no key, no project
         raise UserError(f"W&B gave no runs of {path}: {' '.join(str(error).split())[:200]}") from None
 

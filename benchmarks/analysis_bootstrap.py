@@ -11,10 +11,10 @@ import numpy as np
 from analysis_record import HERE, environment, shown_environment, timed, write
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from analysis.forms import Array, FormFits, fit_form
+from analysis.curves.forms import Array, FormFits, fit_form
+from analysis.findings.study import Settings, analyse
 from analysis.runs import checked_runs
 from analysis.simulate import simulate_runs
-from analysis.study import Settings, analyse
 
 SIZES = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
 STARTS: dict[str, tuple[float, float, float] | None] = {"no start given": None, "a good start": (0.5, 0.5, 3.0)}
@@ -88,7 +88,7 @@ def main() -> None:
         curves[-1]["agreement"] = agreement(losses[:2000])
     grid = simulate_runs(replay_tokens=(4096, 8192, 16384, 32768), replay_fractions=(0, 0.5, 0.75, 0.875), seeds=4)
     runs = checked_runs(grid.iloc[:200], "made up")
-    study = timed(lambda: analyse(runs, Settings(replicates=options.replicates)), options.repeats)
+    study = timed(lambda: analyse(runs, Settings(n_resamples=options.replicates)), options.repeats)
     found = {**environment(), **vars(options), "curves": curves, "study": {"runs": len(runs), **study}}
     write(found, HERE / "analysis_bootstrap.json", markdown(found), HERE / "analysis_bootstrap.md")
 

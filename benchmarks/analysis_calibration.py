@@ -7,9 +7,8 @@ import argparse
 from time import perf_counter
 from typing import Any
 
+from analysis_coverage import CASES, coverage_of, record
 from analysis_record import HERE, ROOT, environment, shown_environment, write
-
-from analysis.calibration import CASES, coverage_of, record
 
 HEAD = """# Do the intervals hold what they promise?
 

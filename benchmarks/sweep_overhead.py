@@ -40,8 +40,7 @@ def measure() -> None:
     """Let the parts of a worker be timed, and each worker leave its account in a folder."""
     from replay_sweeps.store.states import Store
     from replay_sweeps.training import callbacks, engine, segment
-    from replay_sweeps.workers import worker, worker_context
-    from replay_sweeps.workers import worker_process as pool
+    from replay_sweeps.workers import worker, worker_context, worker_process
 
     for owner, name, part in (
         (segment, "validation_loss", "validation"),
@@ -50,11 +49,11 @@ def measure() -> None:
         (worker_context, "train_segment", "train"),
         (engine.Engine, "__init__", "building the engine"),
         (worker.PathWorker, "scan", "looking at the store"),
-        (pool.Worker, "__init__", "reading the study"),
+        (worker_process.WorkerProcess, "__init__", "reading the study"),
     ):
         _timed(owner, name, part)
     start, end = callbacks.SegmentCallback.on_train_start, callbacks.SegmentCallback.on_train_batch_end
-    whole = pool.work
+    whole = worker_process.work
     began = [0.0]
 
     def begin(self: Any, *arguments: Any) -> None:
@@ -74,16 +73,16 @@ def measure() -> None:
 
     callbacks.SegmentCallback.on_train_start = begin  # type: ignore[method-assign]
     callbacks.SegmentCallback.on_train_batch_end = finish  # type: ignore[method-assign]
-    pool.work = work
+    worker_process.work = work
 
 
 def command() -> int:
     """The command, measured."""
     from replay_sweeps import child_process
     from replay_sweeps.main import main
-    from replay_sweeps.workers import pool as rounds
+    from replay_sweeps.workers.pool import WorkerPool
 
-    whole = rounds.Rounds._round
+    whole = WorkerPool.run_round
 
     def paid(self: Any, workers: int, progress: Any) -> Any:
         began = time.perf_counter()
@@ -92,7 +91,7 @@ def command() -> int:
         (Path(os.environ["OVERHEAD"]) / f"{uuid.uuid4().hex}.json").write_text(json.dumps(seconds))
         return said
 
-    rounds.Rounds._round = paid  # type: ignore[method-assign]
+    WorkerPool.run_round = paid  # type: ignore[method-assign]
     if "hydra/launcher=local" not in sys.argv:
         measure()
     child_process.PRELOAD.append("sweep_overhead")

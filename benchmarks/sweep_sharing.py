@@ -4,9 +4,9 @@ Both sides run in this process, one after the other, on the same prepared text, 
 the naive side is the same grid with a store of its own for each run.
 """
 
-import dataclasses
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,9 +16,10 @@ from replay_sweeps.models.numerics import measured_rates
 from replay_sweeps.plan.report import plan_report
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import Study, hydra_loader, resolve_study
-from replay_sweeps.tree.layout import lay_out
+from replay_sweeps.tree.study_plan import plan_study
 from replay_sweeps.tree.target_size import prepare_texts
-from replay_sweeps.workers.worker_process import Worker
+from replay_sweeps.workers.work_order import WorkOrder
+from replay_sweeps.workers.worker_process import WorkerProcess
 
 
 def study_of(folder: Path, more: list[str]) -> Study:
@@ -29,29 +30,15 @@ def study_of(folder: Path, more: list[str]) -> Study:
         return resolve_study(read_command([*given, *shape], loader), loader)
 
 
-def order(study: Study, runs: list[int], store: Path, rates: dict) -> dict:
-    """What a worker on some of the study's runs is told."""
-    from replay_sweeps.config_builder import plain_values
-    from replay_sweeps.files import fingerprint
-
-    configs = [study.runs[run] for run in runs]
-    layout = lay_out(configs, prepare_texts(configs, store), rates)
-    return {
-        **{"store": str(store), "output": str(store.parent), "session": "benchmark", "in_process": False},
-        **{"workers": 1, "fail_fast": False, "keep_states": "leaves", "rates": rates},
-        "keys": fingerprint([run.key(run.steps) for run in layout.runs]),
-        **{name: [plain_values(dataclasses.asdict(run)) for run in configs] for name in ("runs", "texts")},
-    }
-
-
 def timed(study: Study, runs: list[int], source: Path, rates: dict) -> float:
     """Seconds that a worker takes to train some runs on an empty store with prepared text."""
     with TemporaryDirectory(dir=source.parent) as folder:
         store = Path(folder) / "store"
         store.mkdir()
         (store / "text").symlink_to(source / "text")
-        told = order(study, runs, store, rates)
-        worker = Worker(Path(folder) / "work.json", told, Path(folder) / "log")
+        some = replace(study, runs=tuple(study.runs[run] for run in runs), store=store, in_process=False)
+        order = WorkOrder.of(plan_study(some, prepare_texts(some.runs, store), rates))
+        worker = WorkerProcess(Path(folder) / "work.json", order, Path(folder) / "log")
         began = time.perf_counter()
         worker.work()
         return time.perf_counter() - began
@@ -64,7 +51,7 @@ def main(more: list[str]) -> None:
         rates = measured_rates(study.store)
         timed(study, [0], study.store, rates)  # builds the engine and warms the caches
         everything = list(range(len(study.runs)))
-        report = plan_report(study, None)
+        report = plan_report(plan_study(study, None, None))
         trees, naives = [], []
         for part in range(3):  # naive runs between tree runs, so that another load on the machine meets both
             trees.append(timed(study, everything, study.store, rates))

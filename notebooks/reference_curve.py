@@ -48,14 +48,11 @@ for fit in auto.alternatives:
 
 # %%
 from analysis import analyse
-from analysis.runs import checked_runs
+from analysis.findings.study import Settings
 from analysis.simulate import simulate_runs
-from analysis.study import Settings
 
 headlines = [
-    analyse(checked_runs(simulate_runs(replay_tokens=(8192,), seed=seed), "made up"), Settings(replicates=500))
-    .groups[0]
-    .headline.multiplier
+    analyse(simulate_runs(replay_tokens=(8192,), seed=seed), Settings(n_resamples=500)).groups[0].headline.multiplier
     for seed in range(100)
 ]
 print(*headlines[:5], sep="\n")

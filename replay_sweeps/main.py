@@ -20,6 +20,7 @@ from replay_sweeps.files import write_atomically
 from replay_sweeps.interrupt import Interrupted
 from replay_sweeps.study.command import GROUPS, Command, choices, config_folder, read_command, settings_with_symbol
 from replay_sweeps.study.study import Study, hydra_loader, resolve_study
+from replay_sweeps.workers.sweeper import study_handed_over
 
 logger = logging.getLogger("replay_sweeps")
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = study.runs[0].plan
         if wanted != "false":
             return _plan(study, wanted)
-        _run(command)
+        _run(command, study)
     except UserError as error:
         for problem in error.problems:
             print(f"replay-sweep: {problem}", file=sys.stderr)
@@ -81,22 +82,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _plan(study: Study, wanted: str) -> int:
     from replay_sweeps.data.study_texts import find_texts
-    from replay_sweeps.plan.report import drawing, drawn, outlook, plan_text
+    from replay_sweeps.models.numerics import known_rates
+    from replay_sweeps.plan.decision import within_budget
+    from replay_sweeps.plan.drawing import tree_svg
+    from replay_sweeps.plan.report import plan_report, plan_text, small_tree_lines
+    from replay_sweeps.tree.study_plan import plan_study
 
-    report, ledger = outlook(study, find_texts(study.runs, study.store))
+    texts = find_texts(study.runs, study.store)
+    plan = within_budget(plan_study(study, texts, known_rates(study.store)), measure=None)
+    report = plan_report(plan)
     if wanted.endswith(".svg"):
-        write_atomically(Path(wanted).absolute(), drawing(ledger, study.axes).encode())
-    print(json.dumps(report) if wanted == "json" else plan_text(report, drawn(ledger, study.axes)))
+        write_atomically(Path(wanted).absolute(), tree_svg(plan.tree, study.axes).encode())
+    print(json.dumps(report) if wanted == "json" else plan_text(report, small_tree_lines(plan.tree, study.axes)))
     return 0
 
 
-def _run(command: Command) -> None:
-    """Hand the command to Hydra, whose sweeper starts the workers."""
+def _run(command: Command, study: Study) -> None:
+    """Hand the study to Hydra, whose sweeper starts the workers."""
     before = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that our errors arrive here as they are
     sys.argv = ["replay-sweep", "--multirun", *command.arguments]
     try:
-        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_task)()
+        with study_handed_over(command, study):
+            hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(_task)()
     except (Interrupted, KeyboardInterrupt):
         print("replay-sweep: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

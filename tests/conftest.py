@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures.conversations import chat_command, chat_model, conversations  # noqa: F401
 from tests.fixtures.models import pretrained, start_from, tokenizer  # noqa: F401
-from tests.fixtures.studies import layout_of, study_of, training  # noqa: F401
+from tests.fixtures.studies import plan_of, study_of, training  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 

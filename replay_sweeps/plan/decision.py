@@ -6,59 +6,55 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config_builder import plain_values
-from replay_sweeps.data.study_texts import StudyTexts
 from replay_sweeps.errors import DamagedFile, UserError
 from replay_sweeps.files import fingerprint, read_record, write_record
-from replay_sweeps.models.numerics import known_rates
 from replay_sweeps.plan.budget import Costs, TooLittle, choose, in_words, left_out_in_words, short_time, would_fit
 from replay_sweeps.plan.time_and_disk import measured_rate
 from replay_sweeps.plan.timing import STEPS, Timing, estimated, measured_run, read_timing, scaled, write_timing
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.status import Ledger
+from replay_sweeps.store.status import StudyStatus
 from replay_sweeps.study.checks import budget_seconds
-from replay_sweeps.study.study import Study
-from replay_sweeps.tree.layout import Layout
 from replay_sweeps.tree.planned_run import PlannedRun
+from replay_sweeps.tree.study_plan import StudyPlan
 
 FILE = "budget.json"
 Measure = Callable[[PlannedRun], Timing]
 
 
-def within_budget(study: Study, texts: StudyTexts | None, layout: Layout, measure: Measure | None) -> Study:
-    """The study with those runs that fit its budget, and `budget`, what was decided and on what grounds.
+def within_budget(plan: StudyPlan, measure: Measure | None) -> StudyPlan:
+    """The plan with those runs that fit its budget; `study.budget` says what was decided and on what grounds.
 
     A decision that was recorded for the same grid, settings and budget stands, on other machines too. Without `measure`
     (a plan) nothing is measured and nothing written: what the store knows, or the rate of the device, must do, else the
     whole grid stays. Raises UserError where not even the smallest comparison fits.
     """
-    text = study.runs[0].budget
+    study, text = plan.study, plan.study.runs[0].budget
     if text is None:
-        return study
-    name = _name(study, layout)
-    decision = _recorded(study.output / FILE, name)
+        return plan
+    name = _decision_name(plan)
+    decision = _recorded_decision(study.output / FILE, name)
     if decision is None:
-        found = _timing(study, layout, measure)
-        if found is None:
-            return replace(study, budget={"budget": text, "says": [f"budget {text}: what fits is decided when a few "
-                                                                   "steps have been measured"]})  # fmt: skip
-        timing, source = found
-        decision = {"name": name, **_decided(study, texts, layout, timing, source, budget_seconds(text) or 0.0)}
+        known = _timing(plan, measure)
+        if known is None:
+            waiting = f"budget {text}: what fits is decided when a few steps have been measured"
+            return replace(plan, study=replace(study, budget={"budget": text, "says": [waiting]}))
+        timing, source = known
+        decision = {"name": name, **_decide(plan, timing, source, budget_seconds(text) or 0.0)}
         if measure is not None:
             write_record(study.output / FILE, decision)
-    kept = set(decision["kept"])
-    runs = tuple(config for config, run in zip(study.runs, layout.runs, strict=True) if run.run_id in kept)
-    return replace(study, runs=runs, budget={key: decision[key] for key in decision if key not in ("name", "kept")})
+    budget = {key: decision[key] for key in decision if key not in ("name", "kept")}
+    return plan.only(decision["kept"], budget=budget)
 
 
-def _name(study: Study, layout: Layout) -> str:
+def _decision_name(plan: StudyPlan) -> str:
     """What a decision is for: a budget, workers, and runs with all that makes them fast or slow; not the machine."""
-    first = study.runs[0]
+    study, first = plan.study, plan.study.runs[0]
     workers = 1 if study.in_process else first.workers
-    runs = [[run.run_id, asdict(run.config.trainer), asdict(run.config.evaluation)] for run in layout.runs]
+    runs = [[run.run_id, asdict(run.config.trainer), asdict(run.config.evaluation)] for run in plan.runs]
     return fingerprint([first.budget, study.in_process, workers, plain_values(runs)])
 
 
-def _recorded(file: Path, name: str) -> dict[str, Any] | None:
+def _recorded_decision(file: Path, name: str) -> dict[str, Any] | None:
     try:
         record = read_record(file)
     except (FileNotFoundError, DamagedFile):
@@ -66,28 +62,25 @@ def _recorded(file: Path, name: str) -> dict[str, Any] | None:
     return record if record.get("name") == name else None
 
 
-def _timing(study: Study, layout: Layout, measure: Measure | None) -> tuple[Timing, str] | None:
+def _timing(plan: StudyPlan, measure: Measure | None) -> tuple[Timing, str] | None:
     """What a worker's steps take, and how that is known."""
-    run = measured_run(layout.runs)
+    run, study = measured_run(plan.runs), plan.study
     known = read_timing(study.store, run, study.workers)
     if known is None and measure is not None:
         known = measure(run)
         write_timing(study.store, run, study.workers, known)
     if known is not None:
         return known, f"measured over {STEPS} steps on this machine"
-    rate = measured_rate(Store(study.store), run.root[:16])
-    guess = estimated(run, layout.vocab_sizes[run.run_id], rate, known_rates(study.store))
+    guess = estimated(run, measured_rate(Store(study.store), run.tree), plan.rates)
     return (guess[0], f"estimated from {guess[1]}; it is measured before training") if guess else None
 
 
-def _decided(
-    study: Study, texts: StudyTexts | None, layout: Layout, timing: Timing, source: str, budget: float
-) -> dict[str, Any]:
-    first, runs, workers = study.runs[0], layout.runs, study.workers
-    costs = _costs(texts, layout, timing)
-    done = _done(study, layout) if texts else set()
+def _decide(plan: StudyPlan, timing: Timing, source: str, budget: float) -> dict[str, Any]:
+    study, runs = plan.study, plan.runs
+    first, workers = study.runs[0], study.workers
+    grids = [study.grid_of(run.config) for run in runs]
     try:
-        choice = choose(runs, costs, budget, workers, done, [study.grid_of(run.config) for run in runs])
+        choice = choose(runs, _costs(plan, timing), budget, workers, _done(plan), grids)
     except TooLittle as too_little:
         pair = " and ".join(in_words(study.runs[index], study.axes) for index in too_little.runs)
         raise UserError(
@@ -115,11 +108,11 @@ def _decided(
     }
 
 
-def _costs(texts: StudyTexts | None, layout: Layout, timing: Timing) -> Costs:
-    measured = measured_run(layout.runs)
-    roots = {run.root: scaled(timing, measured, run, layout.vocab_sizes) for run in layout.runs}
-    stores = texts.stores() if texts else {}
-    observed = {item.store: run for run in layout.runs for item in run.observations}
+def _costs(plan: StudyPlan, timing: Timing) -> Costs:
+    measured = measured_run(plan.runs)
+    roots = {run.root: scaled(timing, measured, run) for run in plan.runs}
+    stores = plan.texts.stores() if plan.texts else {}
+    observed = {item.store: run for run in plan.runs for item in run.observations}
     return Costs(
         {root: value.step for root, value in roots.items()},
         {root: value.validation_token for root, value in roots.items()},
@@ -128,7 +121,9 @@ def _costs(texts: StudyTexts | None, layout: Layout, timing: Timing) -> Costs:
     )
 
 
-def _done(study: Study, layout: Layout) -> set[int]:
+def _done(plan: StudyPlan) -> set[int]:
     """The runs of which nothing is missing in the store."""
-    ledger = Ledger(layout.runs, Store(study.store))
-    return ledger.done(ledger.needs())
+    if plan.texts is None:
+        return set()
+    status = StudyStatus(plan.tree, Store(plan.study.store))
+    return status.done(status.missing())

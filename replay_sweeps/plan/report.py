@@ -1,90 +1,75 @@
 """The plan of a study for its reader: what would be done, what sharing saves, how long and how large; no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from replay_sweeps.data.study_texts import StudyTexts
-from replay_sweeps.models.flops import flops_per_token, parameters
-from replay_sweeps.models.numerics import known_rates
-from replay_sweeps.plan.decision import within_budget
-from replay_sweeps.plan.drawing import splits, tree_lines, tree_svg
+from replay_sweeps.models.flops import parameters
+from replay_sweeps.plan.drawing import splits, tree_lines
 from replay_sweeps.plan.memory import hours, memory_of, too_large, trained_bytes
 from replay_sweeps.plan.time_and_disk import seconds_left, state_bytes_peak
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.status import Ledger, Need
+from replay_sweeps.store.status import Missing, MissingWork, StudyStatus
 from replay_sweeps.store.study_records import read_reference, renamed
 from replay_sweeps.study.study import Study
-from replay_sweeps.tree.layout import Layout, lay_out
-from replay_sweeps.tree.prefix_tree import Node
-from replay_sweeps.tree.target_size import estimates, with_target_tokens
+from replay_sweeps.tree.paths import StudyTree
+from replay_sweeps.tree.study_plan import StudyPlan
+from replay_sweeps.tree.target_size import estimates
 
 MOST_RUNS_DRAWN = 48  # in the terminal
 
 
-def plan_report(study: Study, texts: StudyTexts | None) -> dict[str, Any]:
-    """What a command would do and what sharing saves: the fields of DESIGN's `plan=json`, and more."""
-    return outlook(study, texts)[0]
-
-
-def outlook(study: Study, texts: StudyTexts | None) -> tuple[dict[str, Any], Ledger]:
-    """The plan's fields, and the paths that they speak of."""
-    study = replace(study, runs=with_target_tokens(study.runs, texts))
-    rates = known_rates(study.store)
-    study = within_budget(study, texts, lay_out(study.runs, texts, rates), None)
-    first = study.runs[0]
-    layout = lay_out(study.runs, texts, rates)
-    ledger = Ledger(layout.runs, Store(study.store))
-    needs = ledger.needs() if texts else [Need(p.start, p.stop, True, frozenset()) for p in ledger.paths]
-    done, left = ledger.progress(needs)
-    widths = round_widths(ledger)
-    size = {run.run_id: trained_bytes(run.config, layout.vocab_sizes[run.run_id]) for run in layout.runs}
-    work, sizes = _work(layout, ledger), [layout.vocab_sizes[run.run_id] for run in layout.runs]
-    memory, largest = memory_of([run.config for run in layout.runs], sizes, rates, study.elsewhere)
+def plan_report(plan: StudyPlan) -> dict[str, Any]:
+    """What a command would do and what sharing saves: the fields of `plan=json` (see docs/architecture.md)."""
+    study, tree = plan.study, plan.tree
+    status, first = StudyStatus(tree, Store(study.store)), study.runs[0]
+    missing: Missing = status.missing() if plan.texts else [MissingWork(p.start, p.stop, True) for p in tree.paths]
+    done, left = status.progress(missing)
+    widths = round_widths(tree)
+    size = {run.run_id: trained_bytes(run.config, run.vocab_size) for run in plan.runs}
+    work, sizes = _work(plan), [run.vocab_size for run in plan.runs]
+    memory, largest = memory_of(study.runs, sizes, plan.rates, study.elsewhere)
     large = too_large(memory, largest)
-    report = {
+    before = read_reference(study.store, study.name, study.output)
+    return {
         "study": study.name,
-        "runs": len(layout.runs),
+        "runs": len(plan.runs),
         **work,
         "rounds": len(widths),
         "round_widths": widths,
-        "parameters": max(parameters(run.model, size) for run, size in zip(study.runs, sizes, strict=True)),
+        "parameters": max(parameters(run.config.model, run.vocab_size) for run in plan.runs),
         "memory": memory,
-        "hours": hours(work["flops"], first.trainer, rates),
+        "hours": hours(work["flops"], first.trainer, plan.rates),
         "utilisation": first.trainer.utilisation,
-        "state_bytes_peak": state_bytes_peak(ledger, size, first.keep_states),
-        "done": done if texts else 0,
+        "state_bytes_peak": state_bytes_peak(tree, size, first.keep_states),
+        "done": done if plan.texts else 0,
         "steps_left": left,
         "workers": study.workers,
-        "seconds_left": seconds_left(ledger, needs, study.workers) if texts else None,
+        "seconds_left": seconds_left(status, missing, study.workers) if plan.texts else None,
         "budget": study.budget,
-        "splits": splits(ledger, study.axes),
-        "renamed": renamed(layout, read_reference(study.store, study.name, study.output)) if texts else [],
+        "splits": splits(tree, study.axes),
+        "renamed": renamed(plan, before) if plan.texts else [],
         "altered": list(study.altered),
-        "warnings": [*_warnings(study, texts), *([large] if large else [])],
+        "warnings": [*_warnings(study, plan.texts), *([large] if large else [])],
         "store": str(study.store),
         "output": str(study.output),
     }
-    return report, ledger
 
 
-def _work(layout: Layout, ledger: Ledger) -> dict[str, Any]:
+def _work(plan: StudyPlan) -> dict[str, Any]:
     """Steps, tokens and operations of all paths."""
     tokens, flops, shared = 0, 0.0, 0
-    per_step: dict[str, tuple[int, float]] = {}
-    for path in ledger.paths:
+    per_step: dict[str, tuple[int, float]] = {}  # tokens and operations of a step, by root
+    for path in plan.tree.paths:
         for node in path.nodes:
-            run = layout.runs[node.run]
+            run = plan.runs[node.run]
             if run.root not in per_step:
-                trainer = run.config.trainer
-                step = trainer.tokens_per_step
-                vocab_size = layout.vocab_sizes[run.run_id]
-                per_step[run.root] = step, step * flops_per_token(run.config.model, vocab_size, trainer.row_length)
-            steps = _steps(node)
+                per_step[run.root] = run.step_tokens, run.step_flops
+            steps = node.stop - node.start
             shared += steps
             tokens += steps * per_step[run.root][0]
             flops += steps * per_step[run.root][1]
-    alone = sum(run.steps for run in layout.runs)
+    alone = sum(run.steps for run in plan.runs)
     return {
         "steps_alone": alone,
         "steps_shared": shared,
@@ -94,14 +79,10 @@ def _work(layout: Layout, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _steps(node: Node) -> int:
-    return node.stop - node.start
-
-
-def round_widths(ledger: Ledger) -> list[int]:
+def round_widths(tree: StudyTree) -> list[int]:
     """How many paths can be trained at once, round by round: those whose parents' rounds are over."""
     depth: list[int] = []
-    for parent in ledger.parents:  # parents come before children
+    for parent in tree.parents:  # parents come before children
         depth.append(0 if parent is None else depth[parent] + 1)
     widths = [0] * (max(depth) + 1)
     for level in depth:
@@ -210,11 +191,6 @@ def _shown_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def drawn(ledger: Ledger, axes: Sequence[str]) -> list[str]:
+def small_tree_lines(tree: StudyTree, axes: Sequence[str]) -> list[str]:
     """The tree as lines for a terminal, where it is small enough."""
-    return ["", *tree_lines(ledger, axes)] if len(ledger.runs) <= MOST_RUNS_DRAWN else []
-
-
-def drawing(ledger: Ledger, axes: Sequence[str]) -> str:
-    """The tree as SVG."""
-    return tree_svg(ledger, axes)
+    return ["", *tree_lines(tree, axes)] if len(tree.runs) <= MOST_RUNS_DRAWN else []

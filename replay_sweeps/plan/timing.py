@@ -11,7 +11,6 @@ from typing import Any
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
 from replay_sweeps.machine import machine
-from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.plan.memory import hours
 from replay_sweeps.schedule.behaviour import first_difference
 from replay_sweeps.tree.paths import Segment
@@ -72,35 +71,27 @@ def measured_run(runs: Sequence[PlannedRun]) -> PlannedRun:
     return max(alike, key=lambda run: run.steps)
 
 
-def scaled(timing: Timing, measured: PlannedRun, run: PlannedRun, vocab_sizes: Mapping[str, int]) -> Timing:
+def scaled(timing: Timing, measured: PlannedRun, run: PlannedRun) -> Timing:
     """The timing of another root, by the operations of its steps and the size of its model."""
     if run.root == measured.root:
         return timing
-    one, other = (_flops(r, vocab_sizes[r.run_id]) for r in (measured, run))
-    token = (other[0] / other[1]) / (one[0] / one[1])
-    return Timing(timing.step * other[0] / one[0], timing.validation_token * token, timing.path * token)
-
-
-def _flops(run: PlannedRun, vocab_size: int) -> tuple[float, int]:
-    """Operations and tokens of a step."""
-    trainer = run.config.trainer
-    tokens = trainer.tokens_per_step
-    return tokens * flops_per_token(run.config.model, vocab_size, trainer.row_length), tokens
+    step = run.step_flops / measured.step_flops
+    token = step * measured.step_tokens / run.step_tokens
+    return Timing(timing.step * step, timing.validation_token * token, timing.path * token)
 
 
 def estimated(
-    run: PlannedRun, vocab_size: int, tokens_per_second: float | None, rates: Mapping[str, Any] | None
+    run: PlannedRun, tokens_per_second: float | None, rates: Mapping[str, Any] | None
 ) -> tuple[Timing, str] | None:
     """A timing without measuring, and what it rests on: the rate at which the store trained, or the device's."""
-    flops, tokens = _flops(run, vocab_size)
     trainer = run.config.trainer
     if tokens_per_second:
-        step, source = tokens / tokens_per_second, "the rate that was measured in this store"
-    elif (long := hours(flops, trainer, rates)) is not None:
+        step, source = run.step_tokens / tokens_per_second, "the rate that was measured in this store"
+    elif (long := hours(run.step_flops, trainer, rates)) is not None:
         step, source = 3600 * long, f"{trainer.utilisation:.0%} of the peak rate"
     else:
         return None
-    return Timing(step, FORWARD * step / tokens, 0.0), source
+    return Timing(step, FORWARD * step / run.step_tokens, 0.0), source
 
 
 def _file(store: Path, run: PlannedRun, workers: int) -> Path:

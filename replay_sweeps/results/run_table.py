@@ -63,7 +63,7 @@ def read_run(run: PlannedRun, store: Store) -> RunRecord:
     return RunRecord(run, tuple(reversed(chain)) if step == 0 else None, observed)
 
 
-def row(record: RunRecord, study: str, vocab_size: int, failed: Failure | None) -> dict[str, Any]:
+def row(record: RunRecord, study: str, failed: Failure | None) -> dict[str, Any]:
     """One row of the run table. Tokens, nats per token, steps, seconds (of training, the shared trunk included)."""
     run, config, data = record.run, record.run.config, record.run.schedule
     schedule, length = config.schedule, config.trainer.row_length
@@ -76,7 +76,7 @@ def row(record: RunRecord, study: str, vocab_size: int, failed: Failure | None) 
         "reason": failed.reason if failed and not record.done else "",
         "mode": schedule.mode,
         "model": config.model.name,
-        "parameters": parameters(config.model, vocab_size),
+        "parameters": parameters(config.model, run.vocab_size),
         "target": config.target.name,
         "generic": config.generic.name,
         "target_tokens": data.target_rows * length,

@@ -10,46 +10,43 @@ from importlib.metadata import version
 from typing import Any
 
 from replay_sweeps.config_builder import plain_values
-from replay_sweeps.data.study_texts import StudyTexts
 from replay_sweeps.files import write_atomically
-from replay_sweeps.store.status import Ledger
-from replay_sweeps.study.study import Study
-from replay_sweeps.tree.layout import Layout
+from replay_sweeps.store.status import StudyStatus
+from replay_sweeps.tree.study_plan import StudyPlan
 
 logger = logging.getLogger(__name__)
 
 
-def write_results(study: "Study", texts: "StudyTexts", layout: "Layout", ledger: "Ledger") -> None:
-    """The run table, its history, and what a report says of the study; then the mirror."""
-    from replay_sweeps.results.run_table import read_run, row, write_tables
+def write_results(plan: StudyPlan, status: StudyStatus) -> None:
+    """The run table, its history, and what a report says of the study; then experiment tracking."""
+    from replay_sweeps.results.run_table import read_run, row, write_tables  # imports pandas
     from replay_sweeps.results.tracking import mirror_runs
-    from replay_sweeps.store.status import why_failed
 
-    ledger.look()
-    reasons = why_failed(ledger)
-    records = [read_run(run, ledger.store) for run in layout.runs]
-    rows = [row(r, study.name, layout.vocab_sizes[r.run.run_id], reasons.get(r.run.run_id)) for r in records]
+    study = plan.study
+    status.refresh()
+    reasons = status.why_failed()
+    records = [read_run(run, status.store) for run in plan.runs]
+    rows = [row(record, study.name, reasons.get(record.run.run_id)) for record in records]
     write_tables(study.output, rows, records)
-    conditions = [segment_record.numerics for record in records for segment_record in record.chain or ()]
+    conditions = [segment.numerics for record in records for segment in record.chain or ()]
     distinct = [dict(items) for items in dict.fromkeys(tuple(sorted(item.items())) for item in conditions)]
-    write_atomically(study.output / "study.json", (json.dumps(about(study, texts, distinct), indent=1) + "\n").encode())
+    write_atomically(study.output / "study.json", (json.dumps(about(plan, distinct), indent=1) + "\n").encode())
     mirror_runs(study.output, study.name, study.logger, rows, records)
     if len(distinct) > 1:
         logger.warning("this study mixes numerics, so that its states are not equal to the bit: %s", distinct)
 
 
-def about(study: "Study", texts: "StudyTexts", conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def about(plan: StudyPlan, conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a reader should know of a study: command, corpus, counts, versions, machine."""
-
     packages = ("replay-sweeps", "torch", "lightning", "transformers", "numpy", "hydra-core")
-    first = study.runs[0]
+    study, first = plan.study, plan.study.runs[0]
     return {
         "name": study.name,
         "title": study.title,
         "command": study.command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "machine": {"system": platform.system(), "cores": os.cpu_count(), "numerics": list(conditions)},
-        "sources": texts.summary(),
+        "sources": plan.texts.summary() if plan.texts else [],
         "altered": list(study.altered),
         "budget": study.budget,
         "axes": list(study.axes),

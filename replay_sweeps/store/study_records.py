@@ -5,15 +5,12 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replay_sweeps.config_builder import known_settings, plain_values, renames_states
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
-
-if TYPE_CHECKING:
-    from replay_sweeps.store.status import Ledger
-    from replay_sweeps.tree.layout import Layout
+from replay_sweeps.tree.study_plan import StudyPlan
 
 
 @dataclass(frozen=True)
@@ -32,29 +29,38 @@ class Reference:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tree: what its states are read into
 
     @classmethod
-    def of(cls, study: str, output: Path, layout: "Layout", ledger: "Ledger", complete: bool) -> "Reference":
-        """The reference of a study that is laid out."""
+    def of(cls, plan: StudyPlan, complete: bool) -> "Reference":
+        """The reference of a study that is planned."""
+        tree = plan.tree
         states = {
-            ledger.state(index, step).path
-            for index, path in enumerate(ledger.paths)
-            for step in {*(node.stop for node in path.nodes), *path.waypoints(), *ledger.observed.get(index, ())}
+            tree.state(index, step).path
+            for index, path in enumerate(tree.paths)
+            for step in {*(node.stop for node in path.nodes), *path.waypoints(), *tree.observed[index]}
         }
-        flat = [dict(_flat(run.config)) for run in layout.runs]
-        settings, varying = _shared(flat, layout)
-        cells = {cell_name(values, varying): run.key(run.steps) for values, run in zip(flat, layout.runs, strict=True)}
-        runs = {run.run_id: [run.root, run.steps, run.key(run.steps)] for run in layout.runs}
+        flat = [dict(_flat(run.config)) for run in plan.runs]
+        settings, varying = _shared(flat, plan)
+        cells = {cell_name(values, varying): run.key(run.steps) for values, run in zip(flat, plan.runs, strict=True)}
+        runs = {run.run_id: [run.root, run.steps, run.key(run.steps)] for run in plan.runs}
         return cls(
-            study, str(output.absolute()), complete, frozenset(states), settings, varying, cells, runs, layout.texts,
-            layout.models,
-        )  # fmt: skip
+            plan.study.name,
+            str(plan.study.output.absolute()),
+            complete,
+            frozenset(states),
+            settings,
+            varying,
+            cells,
+            runs,
+            plan.text_folders(),
+            plan.models(),
+        )
 
 
-def _shared(flat: Sequence[Mapping[str, Any]], layout: "Layout") -> tuple[dict[str, Any], tuple[str, ...]]:
+def _shared(flat: Sequence[Mapping[str, Any]], plan: StudyPlan) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The settings of one value in all runs, with what the texts and the machine add; the names of the others."""
     names = dict.fromkeys(name for values in flat for name in values)
     varying = tuple(name for name in names if any(values.get(name) != flat[0].get(name) for values in flat))
     shared = {name: value for name, value in flat[0].items() if name not in varying}
-    return {**shared, **layout.made_of}, varying
+    return {**shared, **plan.made_of()}, varying
 
 
 def cell_name(values: Mapping[str, Any], varying: Sequence[str]) -> str:
@@ -124,15 +130,15 @@ def _read(file: Path) -> Reference | None:
         return None
 
 
-def renamed(layout: "Layout", before: Reference | None) -> list[dict[str, Any]]:
+def renamed(plan: StudyPlan, before: Reference | None) -> list[dict[str, Any]]:
     """The settings whose change since the study last ran gives runs new keys: setting, from, to; and how many runs."""
     if before is None:
         return []
-    flat = [dict(_flat(run.config)) for run in layout.runs]
-    settings, varying = _shared(flat, layout)
+    flat = [dict(_flat(run.config)) for run in plan.runs]
+    settings, varying = _shared(flat, plan)
     new = set(varying) - set(before.varying)
     count = 0
-    for values, run in zip(flat, layout.runs, strict=True):
+    for values, run in zip(flat, plan.runs, strict=True):
         if all(values.get(name) == before.settings.get(name) for name in new):
             key = before.cells.get(cell_name(values, before.varying))
             count += key is not None and key != run.key(run.steps)

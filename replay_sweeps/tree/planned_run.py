@@ -1,15 +1,18 @@
-"""The prefix tree of a grid: runs that do the same for their first steps share those steps."""
+"""A run as the tree sees it: its behaviour below the root of its tree, and where it is observed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.data.prepared_text import TextNames
 from replay_sweeps.files import fingerprint
+from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.models.pretrained import lora_alpha, lora_names, weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, key
 from replay_sweeps.schedule.data_schedule import DataSchedule
 from replay_sweeps.schedule.of_run import data_schedule, lr_pieces
+from replay_sweeps.tree.state_name import StateName
 
 SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
 
@@ -32,8 +35,11 @@ class PlannedRun:
     schedule: DataSchedule
     behaviour: Behaviour
     root: str
+    target_store: str  # fingerprint of the target text's training store
     generic_store: str  # fingerprint of the generic text's training store
     observations: tuple[Observation, ...]
+    numerics: Mapping[str, Any]  # as they enter the root: precision, compile, version of torch
+    vocab_size: int
 
     def key(self, step: int) -> str:
         """The name of this run's state after `step` optimizer steps."""
@@ -42,6 +48,22 @@ class PlannedRun:
     @property
     def steps(self) -> int:
         return self.behaviour.steps
+
+    @property
+    def tree(self) -> str:
+        """The folder of all states below this run's root."""
+        return StateName(self.root, 0, "").tree
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of an optimizer step."""
+        return self.config.trainer.tokens_per_step
+
+    @property
+    def step_flops(self) -> float:
+        """Operations of an optimizer step."""
+        row_length = self.config.trainer.row_length
+        return self.step_tokens * flops_per_token(self.config.model, self.vocab_size, row_length)
 
 
 def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
@@ -93,7 +115,9 @@ def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
     return named
 
 
-def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: str) -> PlannedRun:
+def plan_run(
+    run: RunConfig, target: TextNames, generic: TextNames, root: str, numerics: Mapping[str, Any], vocab_size: int
+) -> PlannedRun:
     """Lay out one run below the root with this fingerprint: schedule, behaviour, the states at which it is observed."""
     data = data_schedule(run)
     pieces, reset = lr_pieces(run, data)
@@ -120,4 +144,5 @@ def plan_run(run: RunConfig, target: TextNames, generic: TextNames, root: str) -
     cell += [str(schedule.replay_fraction), str(schedule.stage2_allocation)]
     names = [run.model.name, run.target.name, run.generic.name]
     identity = fingerprint([key(root, planned, data.steps), cell, names])
-    return PlannedRun(identity[:12], run, data, planned, root, generic.train, tuple(observed))
+    stores = (target.train, generic.train)
+    return PlannedRun(identity[:12], run, data, planned, root, *stores, tuple(observed), numerics, vocab_size)

@@ -21,8 +21,7 @@ from replay_sweeps.config import TrainerConfig
 from replay_sweeps.distributed.ranks import ALONE, Ranks
 from replay_sweeps.errors import CannotGoOn, LostRank
 from replay_sweeps.interrupt import Interrupted
-from replay_sweeps.store.status import Ledger
-from replay_sweeps.tree.paths import Segment
+from replay_sweeps.tree.paths import Segment, StudyTree
 from replay_sweeps.workers.rank_process import IN_STEP, follow_parent, is_lost_touch, join, uses_cuda
 from replay_sweeps.workers.submitit_tasks import STARTING, task
 from replay_sweeps.workers.worker_context import forget_engines
@@ -119,7 +118,7 @@ class Group:
             time.sleep(0.02)
 
     @contextmanager
-    def train(self, work: Segment, ledger: Ledger) -> Iterator[None]:
+    def train(self, work: Segment, tree: StudyTree) -> Iterator[None]:
         """Tell the other ranks of a stretch; it is to be trained inside this block.
 
         When the ranks are out of step afterwards the group has ended. Raises LostRank or RankFailed instead of an
@@ -131,7 +130,7 @@ class Group:
         try:
             self.ranks.broadcast_object(
                 {
-                    "run": next(index for index, run in enumerate(ledger.runs) if run is work.run),
+                    "run": next(index for index, run in enumerate(tree.runs) if run is work.run),
                     "start": work.start,
                     "stop": work.stop,
                     "save_at": list(work.save_at.items()),

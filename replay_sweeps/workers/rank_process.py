@@ -1,6 +1,5 @@
 """A rank that follows: it trains each stretch that rank 0 tells it of, until it is let go or rank 0 is gone."""
 
-import json
 import logging
 import os
 import platform
@@ -21,7 +20,8 @@ from replay_sweeps.errors import DamagedFile
 from replay_sweeps.interrupt import STOPPING, StopFlag
 from replay_sweeps.training.lit_module import NonFiniteLoss
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.workers.worker_context import Workplace
+from replay_sweeps.workers.work_order import WorkOrder
+from replay_sweeps.workers.worker_context import WorkerContext
 from replay_sweeps.workers.worker_log import logging_to
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def follow(file: str, ranks: Ranks, address: tuple[str, int], threads: int) -> N
     deaf = _Deaf()
     deaf.take_signals()
     store = dist.TCPStore(*address, is_master=False, wait_for_workers=False)
-    order = json.loads(Path(file).read_text())
-    with logging_to(Path(order["output"]) / "logs" / f"{platform.node()}-{os.getpid()}.log"):
+    order = WorkOrder.read(Path(file))
+    with logging_to(order.output / "logs" / f"{platform.node()}-{os.getpid()}.log"):
         try:
             _follow(order, ranks, store, threads, deaf)
         except BaseException as error:
@@ -78,20 +78,20 @@ def follow(file: str, ranks: Ranks, address: tuple[str, int], threads: int) -> N
         dist.destroy_process_group()
 
 
-def _follow(order: dict[str, Any], ranks: Ranks, store: dist.TCPStore, threads: int, deaf: StopFlag) -> None:
-    workplace = Workplace(order)
+def _follow(order: WorkOrder, ranks: Ranks, store: dist.TCPStore, threads: int, deaf: StopFlag) -> None:
+    context = WorkerContext(order)
     store.set(f"here/{ranks.rank}", "")
-    join(ranks, store, workplace.runs[0].trainer, threads)
+    join(ranks, store, order.runs[0].trainer, threads)
     while (told := ranks.broadcast_object()) is not None:
         work = Segment(
-            workplace.ledger.runs[told["run"]],
+            context.tree.runs[told["run"]],
             told["start"],
             told["stop"],
             dict(told["save_at"]),
             {step: frozenset(stores) for step, stores in told["observe_at"]},
         )
         with suppress(*IN_STEP):
-            workplace.train(work, ranks, deaf)
+            context.train(work, ranks, deaf)
 
 
 def is_lost_touch(error: BaseException) -> bool:

@@ -2,15 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from replay_sweeps.errors import CannotGoOn, DamagedFile, LostRank, storage_problem
 from replay_sweeps.store.leases import Lease, Leases
-from replay_sweeps.store.status import Keep, Ledger, Need
+from replay_sweeps.store.retention import droppable
+from replay_sweeps.store.status import Missing, MissingWork, StudyStatus
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.state_name import StateName
+from replay_sweeps.workers.work_order import PoolSettings
 
 logger = logging.getLogger(__name__)
 
@@ -18,19 +19,13 @@ LAST_LINES = 20  # of a worker's log that are kept with a failure
 MOST_ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
-class Pool:
-    """What a worker knows of the pool that it belongs to."""
+def ready_paths(status: StudyStatus, missing: Missing) -> list[tuple[int, MissingWork]]:
+    """The paths that can be trained and did not fail, the one with the most operations left first.
 
-    workers: int = 1  # as many as a round may have
-    fail_fast: bool = False
-    keep: Keep = "leaves"
-
-
-def ready_paths(ledger: Ledger, needs: Sequence[Need | None]) -> list[tuple[int, Need]]:
-    """The paths that can be trained and did not fail, the one with the most work behind it first."""
-    ready = [(i, need) for i, need in enumerate(needs) if need and need.ready and not ledger.failed(i)]
-    return sorted(ready, key=lambda item: -ledger.cost(*item))
+    Since a path is the longest chain from its head, it is its own critical path.
+    """
+    ready = [(index, work) for index, work in enumerate(missing) if work and work.ready and not status.failed(index)]
+    return sorted(ready, key=lambda item: -status.tree.paths[item[0]].run.step_flops * (item[1].stop - item[1].start))
 
 
 class PathWorker:
@@ -42,15 +37,16 @@ class PathWorker:
 
     def __init__(
         self,
-        ledger: Ledger,
+        status: StudyStatus,
         leases: Leases,
         train: Callable[[Segment, Lease], None],
-        on_scan: Callable[[Sequence[Need | None]], None] = lambda _: None,
-        pool: Pool | None = None,
+        on_scan: Callable[[Missing], None] = lambda _: None,
+        pool: PoolSettings | None = None,
     ) -> None:
-        self.ledger, self.leases, self.train, self.on_scan = ledger, leases, train, on_scan
-        self.pool = pool or Pool()
-        self.attempts: Counter[tuple[int, Need]] = Counter()
+        self.status, self.tree, self.leases = status, status.tree, leases
+        self.train, self.on_scan = train, on_scan
+        self.pool = pool or PoolSettings()
+        self.attempts: Counter[tuple[int, MissingWork]] = Counter()
         self.trained = 0
 
     def work(self) -> None:
@@ -63,23 +59,23 @@ class PathWorker:
             finally:
                 here.release()
         except OSError as error:
-            problem = storage_problem(error, self.ledger.store.folder)
+            problem = storage_problem(error, self.status.store.folder)
             if problem is None:
                 raise
             raise CannotGoOn(problem) from error
 
     def _next(self) -> bool:
         """Train one path; False when the worker's work is over."""
-        needs = self.scan()
-        ready = ready_paths(self.ledger, needs)
-        if not ready or (self.pool.fail_fast and any(map(self.ledger.failed, range(len(needs))))):
+        missing = self.scan()
+        ready = ready_paths(self.status, missing)
+        if not ready or (self.pool.fail_fast and any(map(self.status.failed, range(len(missing))))):
             return False
         held = self.leases.held()
-        free = [index for index, _ in ready if self.ledger.lease_name(index) not in held]
+        free = [index for index, _ in ready if self.tree.lease_name(index) not in held]
         if self.trained and min(self.pool.workers, len(free)) > self.leases.workers():
             return False
         for index in free:
-            lease = self.leases.take(self.ledger.lease_name(index))
+            lease = self.leases.take(self.tree.lease_name(index))
             if lease is not None:
                 try:
                     self._work_on(index, lease)
@@ -88,43 +84,40 @@ class PathWorker:
                 return True
         return False
 
-    def scan(self) -> list[Need | None]:
+    def scan(self) -> Missing:
         """Look at the store, and drop what nothing waits for any more."""
-        needs = self.ledger.needs()
-        for state in self.ledger.spent(needs, self.pool.keep):
-            self.ledger.store.drop(state)
-        self.on_scan(needs)
-        return needs
+        missing = self.status.missing()
+        for state in droppable(self.status, missing, self.pool.keep):
+            self.status.store.drop(state)
+        self.on_scan(missing)
+        return missing
 
     def _work_on(self, index: int, lease: Lease) -> None:
-        """Train a claimed path, if it is still to be trained."""
-        need = self.ledger.needs()[index]
-        if need is None or not need.ready or self.ledger.failed(index):
+        """Train a leased path, if it is still to be trained."""
+        work = self.status.missing()[index]
+        if work is None or not work.ready or self.status.failed(index):
             return
-        end, run = self.ledger.end(index), self.ledger.paths[index].run
+        end, run = self.tree.end(index), self.tree.paths[index].run
         if lease.holder.lost > 1 and lease.lost_owner:
             reason = "its worker was killed, twice (killed from outside, or by the system when memory ran out)"
-            self.ledger.store.fail(end, reason, last_lines(lease.lost_owner.log))
+            self.status.store.fail(end, reason, last_lines(lease.lost_owner.log))
             logger.error("run %s failed: %s", run.run_id, reason)
             return
-        self.attempts[index, need] += 1
-        work = Segment(
-            run, need.start, need.stop, self.ledger.save_at(index, need), self.ledger.observe_at(index, need)
-        )
-        logger.debug("path %s: steps %d to %d of run %s", end.path, need.start, need.stop, run.run_id)
+        self.attempts[index, work] += 1
+        logger.debug("path %s: steps %d to %d of run %s", end.path, work.start, work.stop, run.run_id)
         try:
-            if self.attempts[index, need] > MOST_ATTEMPTS:
+            if self.attempts[index, work] > MOST_ATTEMPTS:
                 raise RuntimeError(
-                    f"steps {need.start} to {need.stop} were trained three times and are not in the store"
+                    f"steps {work.start} to {work.stop} were trained three times and are not in the store"
                 )
-            self.train(work, lease)
+            self.train(self.status.segment(index, work), lease)
             self.trained += 1
         except CannotGoOn:
             raise
         except DamagedFile as error:
             logger.warning("%s; it is trained again from the nearest state before it", error)
         except LostRank as error:
-            if self.attempts[index, need] > 1:
+            if self.attempts[index, work] > 1:
                 self._fail(end, run.run_id, f"{error}, twice")
             else:
                 logger.warning("%s; what it was at is trained again from the last state that was saved", error)
@@ -136,7 +129,7 @@ class PathWorker:
 
     def _fail(self, end: StateName, run_id: str, reason: str) -> None:
         logger.error("run %s failed: %s", run_id, reason)
-        self.ledger.store.fail(end, reason, last_lines(self.leases.log))
+        self.status.store.fail(end, reason, last_lines(self.leases.log))
 
 
 def last_lines(log: Path | str | None) -> str:

@@ -1,11 +1,8 @@
 """One worker process: the log and the progress it shows, the study it works on, the ranks that train with it."""
 
-import json
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +11,31 @@ from replay_sweeps.interrupt import Interrupted, StopFlag
 from replay_sweeps.plan.timing import measure
 from replay_sweeps.progress import Progress
 from replay_sweeps.store.leases import Lease, Leases
-from replay_sweeps.store.status import Need
+from replay_sweeps.store.status import Missing, StudyStatus
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import Group
 from replay_sweeps.workers.rank_process import follow
 from replay_sweeps.workers.submitit_tasks import task
-from replay_sweeps.workers.worker import PathWorker, Pool
-from replay_sweeps.workers.worker_context import Workplace
+from replay_sweeps.workers.work_order import WorkerReport, WorkOrder
+from replay_sweeps.workers.worker import PathWorker
+from replay_sweeps.workers.worker_context import WorkerContext
 from replay_sweeps.workers.worker_log import logging_to
 
 logger = logging.getLogger(__name__)
 
 
-class Worker:
+class WorkerProcess:
     """Works on a study until nothing is ready."""
 
-    def __init__(self, file: Path, order: Mapping[str, Any], log: Path) -> None:
-        self.place = Workplace(order)
-        self.ledger = self.place.ledger
-        self.group = Group(file, meeting(order))
-        self.in_process = order["in_process"]  # of the command: it shows progress, and stops with it
-        self.progress = Progress(len(self.place.runs)) if self.in_process else None
+    def __init__(self, file: Path, order: WorkOrder, log: Path) -> None:
+        self.context = WorkerContext(order)
+        self.status = StudyStatus(self.context.tree, self.context.store)
+        self.group = Group(file, order.rendezvous)
+        self.in_process = order.in_process  # of the command: it shows progress, and stops with it
+        self.progress = Progress(len(order.runs)) if order.in_process else None
         self.stop = StopFlag()
         self._worker = PathWorker(
-            self.ledger,
-            Leases(self.place.store.folder, order["session"], log),
-            self._train,
-            self._scanned,
-            Pool(order["workers"], order["fail_fast"], order["keep_states"]),
+            self.status, Leases(order.store, order.session, log), self._train, self._scanned, order.pool
         )
 
     def work(self) -> None:
@@ -62,78 +56,76 @@ class Worker:
                 if self.progress:
                     self.progress.close()
 
-    def measure(self) -> dict[str, Any]:
-        """The seconds that steps, validation and the rest take here (see `sweep.measure`), or that it was stopped."""
-        run, self.progress = self.ledger.runs[0], None
-        target, _, _ = self.place.texts.of(run.config)
+    def measure(self) -> WorkerReport:
+        """The seconds that steps, validation and the rest take here (see `plan.timing`), or that it was stopped."""
+        run, self.progress = self.context.tree.runs[0], None
+        target, _, _ = self.context.texts.of(run.config)
         with self.stop.listening():
             try:
-                return {"timing": asdict(measure(run, target.report.tokens, self._train))}
+                return WorkerReport(timing=measure(run, target.report.tokens, self._train))
             except Interrupted:
                 if self.in_process:
                     raise
-                return {"line": "the worker was asked to stop while it measured", "fatal": False}
+                return WorkerReport("the worker was asked to stop while it measured")
             finally:
                 self.group.close()
 
-    def _scanned(self, needs: Sequence[Need | None]) -> None:
+    def _scanned(self, missing: Missing) -> None:
         if self.progress:
-            self.progress.scanned(*self.ledger.progress(needs))
+            self.progress.scanned(*self.status.progress(missing))
 
-    def _train(self, work: Segment, lease: Lease) -> None:
-        trainer = work.run.config.trainer
-        tokens = trainer.tokens_per_step
-
+    def _train(self, segment: Segment, lease: Lease) -> None:
         def stepped(step: int) -> None:
             lease.step = step
             if self.progress:
-                self.progress.stepped(tokens)
+                self.progress.stepped(segment.run.step_tokens)
 
-        ranks = self.group.ready(trainer)
+        ranks = self.group.ready(segment.run.config.trainer)
         try:
-            with self.group.train(work, self.ledger):
-                self.place.train(work, ranks, self.stop, stepped)
+            with self.group.train(segment, self.context.tree):
+                self.context.train(segment, ranks, self.stop, stepped)
         except SystemExit as error:
             if self.stop.signal is None:
                 raise
             raise Interrupted(self.stop.signal) from error
 
 
-def meeting(order: Mapping[str, Any]) -> Path:
-    """Where the tasks of a job find each other: a folder of each launch, since systems give numbers of jobs again."""
-    return Path(order["output"]) / ".ranks" / str(order["session"])
-
-
 def work(file: Path) -> dict[str, Any] | None:
-    """Do what is ready in the study that a work file describes: None, or a line on what went wrong and whether the
-    whole pool is concerned. Where the file asks to measure only, what was measured.
+    """Do what is ready in the study of a work order. Returns None on success, else a `WorkerReport` as JSON values.
 
     Plain data goes back, whatever happens, since what a launcher cannot carry would cost a whole round; the store
     knows the rest.
     """
-    order = json.loads(file.read_text())
-    mine = task()
-    if mine and not mine.ranks.is_rank_zero:
-        if address := mine.address(meeting(order)):
-            follow(str(file), mine.ranks, address, len(os.sched_getaffinity(0)))
+    order = WorkOrder.read(file)
+    this_task = task()
+    if this_task and not this_task.ranks.is_rank_zero:
+        if address := this_task.address(order.rendezvous):
+            follow(str(file), this_task.ranks, address, len(os.sched_getaffinity(0)))
         return None
-    log = Path(order["output"]) / "logs" / f"{platform.node()}-{os.getpid()}.log"
+    log = order.output / "logs" / f"{platform.node()}-{os.getpid()}.log"
+    report = None
     try:
         with logging_to(log):
             try:
-                worker = Worker(file, order, log)
-                if order["measure"]:
-                    return worker.measure()
-                worker.work()
-            except CannotGoOn as error:
-                return {"line": str(error), "fatal": True}
-            except (Exception, SystemExit) as error:
-                logger.debug("where the worker failed", exc_info=True)
-                line = f"a worker on {platform.node()} failed: {type(error).__name__}: {error}".splitlines()[0]
-                return {"line": f"{line} (see {log})", "fatal": False}
+                report = _work(file, order, log)
             finally:
-                if mine:
-                    mine.leave(meeting(order))
+                if this_task:
+                    this_task.leave(order.rendezvous)
     except OSError as error:
-        return {"line": storage_problem(error, log) or f"{log}: {error}", "fatal": True}
+        report = WorkerReport(storage_problem(error, log) or f"{log}: {error}", fatal=True)
+    return report.to_json() if report else None
+
+
+def _work(file: Path, order: WorkOrder, log: Path) -> WorkerReport | None:
+    try:
+        worker = WorkerProcess(file, order, log)
+        if order.measure:
+            return worker.measure()
+        worker.work()
+    except CannotGoOn as error:
+        return WorkerReport(str(error), fatal=True)
+    except (Exception, SystemExit) as error:
+        logger.debug("where the worker failed", exc_info=True)
+        line = f"a worker on {platform.node()} failed: {type(error).__name__}: {error}".splitlines()[0]
+        return WorkerReport(f"{line} (see {log})")
     return None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.caveats import Caveat
 from analysis.simulate import Truth, simulate_history, simulate_runs
 
 FLAN_TOKENS = [16, 8, 4, 2, 1]
@@ -67,6 +68,6 @@ def write_study(folder: Path, runs: pd.DataFrame, settings: dict[str, object] | 
     return folder
 
 
-def warning_names(warnings: Iterable[str]) -> set[str]:
-    """The names that warnings begin with."""
-    return {str(warning).split(":", 1)[0] for warning in warnings}
+def warning_codes(warnings: Iterable[Caveat]) -> set[str]:
+    """The codes of warnings."""
+    return {warning.code for warning in warnings}

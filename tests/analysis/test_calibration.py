@@ -1,6 +1,8 @@
+"""Intervals of nominal 90 % hold the truth about 90 % of the time; docs/analysis-calibration.md has the whole table."""
+
 import pytest
 
-from analysis.calibration import CASES, Case, coverage_of, record
+from benchmarks.analysis_coverage import CASES, Case, coverage_of, record
 
 FAST = (
     Case("power law, B = 0.6", "power_law gaussian", 0.01),
@@ -12,7 +14,7 @@ FAST = (
 
 @pytest.mark.parametrize("case", FAST, ids=lambda case: f"{case.method}, {case.noise}")
 def test_ninety_percent_intervals_hold_the_truth_about_ninety_percent_of_the_time(case):
-    found = coverage_of(case, simulations=120, replicates=400)
+    found = coverage_of(case, simulations=120, n_resamples=400)
     # 120 simulations have a standard error of 2.7 points.
     assert 0.82 <= found.covered <= 0.98
 
@@ -24,16 +26,16 @@ def test_ninety_percent_intervals_hold_the_truth_about_ninety_percent_of_the_tim
 )  # fmt: skip
 def test_coverage_lies_between_85_and_95_percent_per_method(case):
     whole = case.method == "whole study"
-    found = coverage_of(case, simulations=80 if whole else 200, replicates=300, seed=1)
+    found = coverage_of(case, simulations=80 if whole else 200, n_resamples=300, seed=1)
     assert 0.85 - found.standard_error <= found.covered <= 0.95 + 1.5 * found.standard_error
 
 
 def test_what_is_usually_done_covers_far_too_seldom():
-    found = coverage_of(Case("power law, B = 0.6", "naive", 0.01), simulations=150, replicates=300)
+    found = coverage_of(Case("power law, B = 0.6", "naive", 0.01), simulations=150, n_resamples=300)
     assert found.covered < 0.5
 
 
 def test_a_record_holds_case_and_coverage():
     case = Case("logarithm", "log gaussian", 0.01)
-    row = record(case, coverage_of(case, simulations=5, replicates=100))
+    row = record(case, coverage_of(case, simulations=5, n_resamples=100))
     assert row["curve"] == "logarithm" and row["simulations"] == 5 and 0 <= row["covered"] <= 1

@@ -1,12 +1,14 @@
+"""What the documents of the analysis promise is true of the code and of the recorded benchmarks."""
+
 import json
 import re
 import runpy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from analysis import form_choice, multiplier, reference_curve
-from tests.analysis.helpers import warning_names
+from analysis.caveats import Code
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,18 +35,26 @@ def test_the_documented_python_runs(tmp_path):
 
 def test_every_warning_that_the_code_can_give_is_explained():
     documented = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "analysis.md").read_text()))
-    for path in (ROOT / "analysis").rglob("*.py"):
-        given = warning_names(re.findall(r'f?"([a-z][a-z_]+: [^"]+)', path.read_text()))
-        given = {name for name in given if "_" in name or name in ("edge", "untuned", "units", "binned", "diverged")}
-        assert given <= documented, path
-    assert {"degenerate", "extrapolation", "one_sided"} <= documented
-    assert form_choice.FORMULAS and multiplier.__doc__ and reference_curve.FORMS
+    used = {
+        code
+        for path in (ROOT / "analysis").rglob("*.py")
+        for code in re.findall(r'Caveat\(\s*"(\w+)"', path.read_text())
+    }
+    assert used == set(get_args(Code)) <= documented
 
 
-@pytest.mark.parametrize("name", ("analysis_calibration", "analysis_bootstrap"))
+@pytest.mark.parametrize("name", ("analysis_calibration", "analysis_bootstrap", "analysis_rows"))
 def test_recorded_benchmarks_name_command_versions_machine_and_spread(name):
     record = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     assert {"command", "commit", "python", "versions", "machine"} <= record.keys()
+
+
+def test_the_recorded_speed_keeps_its_promise():
+    curves = json.loads((ROOT / "benchmarks" / "analysis_bootstrap.json").read_text())
+    assert all(c["curve_fit"]["median"] > 50 * c["ours"]["median"] for c in curves["curves"])
+    assert curves["study"]["runs"] == 200 and curves["study"]["median"] < 2
+    table = json.loads((ROOT / "benchmarks" / "analysis_rows.json").read_text())
+    assert table["rows"] == 1_000_000 and table["analysis"]["median"] < 30
 
 
 def test_the_recorded_coverage_keeps_its_promise_for_every_method():

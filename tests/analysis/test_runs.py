@@ -1,10 +1,12 @@
+"""Run tables from CSV and parquet: what is accepted, and what is refused with every problem in one message."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import load_history, load_runs
+from analysis.errors import UserError
 from analysis.simulate import simulate_runs
-from replay_sweeps.errors import UserError
 
 MINIMAL = "target_tokens,replay_fraction,target_loss\n4096,0,3.7\n4096,0.5,3.6\n8192,0,3.5\n"
 

@@ -1,10 +1,12 @@
+"""Run tables from W&B, with a stub in place of the server."""
+
 import pytest
 
 from analysis import load_runs
+from analysis.errors import UserError
 from analysis.main import main
 from analysis.simulate import simulate_runs
 from analysis.wandb_table import read_wandb_history
-from replay_sweeps.errors import UserError
 from tests.analysis.wandb_stub import WandbStub, run_node
 
 SUMMARY = ("target_loss", "target_loss_selection", "generic_loss", "target_train_loss")
@@ -63,8 +65,8 @@ def test_a_project_must_be_named_with_its_entity(path):
         load_runs(path)
 
 
-@pytest.mark.slow
-def test_a_server_that_does_not_answer_is_a_one_line_error(server):
+def test_a_server_that_does_not_answer_is_a_one_line_error(server, monkeypatch):
+    monkeypatch.setattr("analysis.wandb_table.TIMEOUT_SECONDS", 1)
     server.close()
     with pytest.raises(UserError) as caught:
         load_runs("wandb:me/project")

@@ -21,7 +21,7 @@ from replay_sweeps.main import main
 from replay_sweeps.store import command as store_command
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
-from replay_sweeps.workers.sweeper import prepare_models
+from replay_sweeps.workers.run_study import fetch_models
 from tests.conftest import ROOT
 from tests.fixtures.pretrained_model import write_small_model
 
@@ -200,7 +200,7 @@ def test_another_model_that_text_is_sampled_from_is_fetched_before_it_names_the_
     assert source.path is not None
     with hydra_loader() as loader:
         [run, *_] = resolve_study(read_command(own_text(command, source.path), loader), loader).runs
-    prepare_models([replace(run, generic=replace(run.generic, path="some/other"))])
+    fetch_models([replace(run, generic=replace(run.generic, path="some/other"))])
     assert fetched == [source.path, "some/other"]
 
 

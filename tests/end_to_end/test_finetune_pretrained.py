@@ -12,7 +12,7 @@ from replay_sweeps.main import main
 from replay_sweeps.plan.budget import Costs, choose
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
-from replay_sweeps.tree.layout import lay_out
+from replay_sweeps.tree.study_plan import plan_runs
 from replay_sweeps.tree.target_size import with_target_tokens
 from tests.fixtures.pretrained_model import write_small_model
 
@@ -67,16 +67,16 @@ def test_swept_epochs_are_the_same_in_both_arms_and_the_questions_keep_their_ord
         command = ["study=finetune_pretrained", *given, f"paths.output={tmp_path}", "schedule.target_epochs=1,2,4"]
         study = resolve_study(read_command(command, loader), loader)
     runs = with_target_tokens(study.runs, None)
-    layout = lay_out(runs, None, None)
+    planned = plan_runs(runs, None, None)
     grids = [study.grid_of(run) for run in runs]
     assert grids == sorted(grids) and runs[-1].schedule.stage2 != runs[0].schedule.stage2
-    roots, stores = {run.root for run in layout.runs}, {o.store for run in layout.runs for o in run.observations}
+    roots, stores = {run.root for run in planned}, {o.store for run in planned for o in run.observations}
     costs = Costs(
         dict.fromkeys(roots, 1.0), dict.fromkeys(roots, 0.0), dict.fromkeys(roots, 0.0), dict.fromkeys(stores, 1)
     )
-    whole = choose(layout.runs, costs, 1e9, grids=grids).seconds
+    whole = choose(planned, costs, 1e9, grids=grids).seconds
     for share in (0.1, 0.2, 0.3):
-        kept = [runs[index].schedule for index in choose(layout.runs, costs, share * whole, grids=grids).kept]
+        kept = [runs[index].schedule for index in choose(planned, costs, share * whole, grids=grids).kept]
         assert {run.replay_fraction for run in kept} == {*RHO}  # how much replay is a later question
         arms = [{r.target_epochs for r in kept if (r.replay_fraction, r.target_share) == (rho, 1)} for rho in RHO]
         assert arms[0] == arms[1] != set()

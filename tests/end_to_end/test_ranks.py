@@ -20,15 +20,14 @@ import torch.distributed.checkpoint as checkpoint
 from safetensors import safe_open
 from torch import Tensor
 
-from replay_sweeps.config import RunConfig
-from replay_sweeps.config_builder import build
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.main import main
 from replay_sweeps.progress import Progress
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import Group, RankFailed
-from replay_sweeps.workers.worker_context import Workplace
+from replay_sweeps.workers.work_order import WorkOrder
+from replay_sweeps.workers.worker_context import WorkerContext
 from tests.conftest import ROOT, arguments
 
 from .test_bits import TIMED, history
@@ -233,7 +232,7 @@ def test_why_another_rank_failed_is_said(sharded: Path, tmp_path: Path) -> None:
     (tmp_path / "work.json").write_text(json.dumps({**order, "keys": "others"}))
     group = Group(tmp_path / "work.json", sharded)
     with pytest.raises(RankFailed, match=r"^rank 1: CannotGoOn: the worker on .* would name states otherwise"):
-        group.ready(build(RunConfig, order["runs"][0], []).trainer)
+        group.ready(WorkOrder.read(tmp_path / "work.json").runs[0].trainer)
 
 
 @pytest.mark.slow
@@ -259,15 +258,15 @@ def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
 
 
 def test_the_ranks_see_together_the_rows_that_one_process_sees(alone: Path) -> None:
-    place = Workplace(json.loads((alone / "work.json").read_text()))
-    run = place.ledger.runs[-1]
+    context = WorkerContext(WorkOrder.read(alone / "work.json"))
+    run = context.tree.runs[-1]
     work = Segment(run, run.steps - 3, run.steps, {}, {})
 
     def rows(micro_rows: int, *ranks: Ranks) -> list[tuple[int, list[tuple[bytes, bool, float]]]]:
         """For each step its rows, and each row's share of the step's loss."""
         seen: dict[int, list[tuple[bytes, bool, float]]] = {}
         for one in ranks or (Ranks(),):
-            batches = Batches(work, place.texts.stores(), micro_rows, one)
+            batches = Batches(work, context.texts.stores(), micro_rows, one)
             for batch in batches:
                 share = batch["weight"] / (batches.micro_batches * one.world)
                 parts = zip(batch["tokens"], batch["is_target"], share, strict=True)

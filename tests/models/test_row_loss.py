@@ -28,8 +28,8 @@ from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
 from replay_sweeps.training.batches import ROW_INPUTS, Batch, Batches
-from replay_sweeps.tree.layout import lay_out
 from replay_sweeps.tree.paths import Segment
+from replay_sweeps.tree.study_plan import plan_runs
 from replay_sweeps.tree.target_size import prepare_texts
 from tests.fixtures.conversations import Conversation, made_up_conversation
 
@@ -68,7 +68,7 @@ def planned(chat_command: Callable[..., list[str]], conversations: Path) -> Call
         with hydra_loader() as loader:
             study = resolve_study(read_command(chat_command(*target, *extra), loader), loader)
         texts = prepare_texts(study.runs, study.store)
-        return lay_out(study.runs, texts, None).runs[0], texts
+        return plan_runs(study.runs, texts, None)[0], texts
 
     return make
 

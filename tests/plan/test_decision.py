@@ -7,8 +7,8 @@ import pytest
 from replay_sweeps.plan.decision import within_budget
 from replay_sweeps.plan.timing import Timing
 from replay_sweeps.study.study import Study
-from replay_sweeps.tree.layout import lay_out
 from replay_sweeps.tree.planned_run import PlannedRun
+from replay_sweeps.tree.study_plan import plan_study
 
 SIZE = ("+scale=tiny", "schedule.total_tokens=32768", "schedule.target_fraction=1/128")
 ARMS = "schedule.replay_fraction=0,0.5"
@@ -31,7 +31,7 @@ def decided(study_of: Callable[..., Study]) -> Callable[..., Study]:
 
     def decide(measurement: Measurement, *extra: str) -> Study:
         study = study_of(*SIZE, ARMS, *extra)
-        return within_budget(study, None, lay_out(study.runs, None, None), measurement)
+        return within_budget(plan_study(study, None, None), measurement).study
 
     return decide
 

@@ -15,7 +15,7 @@ from replay_sweeps.models.flops import parameters
 from replay_sweeps.plan.memory import advice, hours, memory, memory_report, too_large
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
-from replay_sweeps.workers.sweeper import check_memory
+from replay_sweeps.workers.run_study import check_memory
 
 GIGA = 1e9
 

@@ -4,18 +4,21 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from replay_sweeps.main import main
 from replay_sweeps.plan.drawing import splits, tree_lines, tree_svg
 from replay_sweeps.plan.report import plan_report
-from replay_sweeps.store.status import Ledger
+from replay_sweeps.store.status import StudyStatus
 from replay_sweeps.store.study_records import Reference, renamed
 from replay_sweeps.study.study import Study
-from replay_sweeps.tree.layout import Layout, lay_out
+from replay_sweeps.tree.study_plan import StudyPlan, plan_study
 from tests.fixtures.studies import FakeTraining
 from tests.workers.test_worker import worker_of
 
@@ -23,7 +26,7 @@ PAPER = ["study=paper_mid_training"]
 
 
 def test_the_papers_grid_is_counted_as_in_the_paper(study_of: Callable[..., Study]) -> None:
-    report = plan_report(study_of(*PAPER), None)
+    report = plan_report(plan_study(study_of(*PAPER), None, None))
     assert (report["runs"], report["steps_alone"], report["steps_shared"]) == (33, 33_792, 5_537)
     assert report["ratio"] >= 6.0 and report["rounds"] == 2 and report["round_widths"] == [1, 32]
     assert report["seconds_left"] is None
@@ -39,7 +42,7 @@ def test_a_scaled_study_of_hub_texts_runs_on_texts_that_every_machine_has(study_
     altered = {item["setting"]: (item["from"], item["to"]) for item in study.altered}
     assert altered["target.kind (flan)"] == ("hub", "local") and altered["target.kind (finemath)"] == ("hub", "sympy")
     assert altered["generic.kind"][0] == "hub"
-    assert plan_report(study, None)["ratio"] >= 6.0
+    assert plan_report(plan_study(study, None, None))["ratio"] >= 6.0
 
 
 def test_what_the_command_line_gives_is_not_scaled(study_of: Callable[..., Study]) -> None:
@@ -48,42 +51,42 @@ def test_what_the_command_line_gives_is_not_scaled(study_of: Callable[..., Study
 
 
 def test_a_changed_setting_is_named_when_it_renames_states(
-    layout_of: Callable[..., Layout], training: FakeTraining, tmp_path: Path
+    plan_of: Callable[..., StudyPlan],
 ) -> None:
     grid = ["schedule.replay_fraction=0,0.5"]
-    layout = layout_of(*grid)
-    before = Reference.of("a", tmp_path, layout, Ledger(layout.runs, training.store), True)
-    assert renamed(layout, before) == []
-    assert renamed(layout_of("schedule.replay_fraction=0,0.5,0.75"), before) == []
-    assert renamed(layout_of(*grid, "schedule.order_seed=0,1"), before) == []
-    [change] = renamed(layout_of(*grid, "optimizer.beta2=0.9"), before)
+    plan = plan_of(*grid)
+    before = Reference.of(plan, True)
+    assert renamed(plan, before) == []
+    assert renamed(plan_of("schedule.replay_fraction=0,0.5,0.75"), before) == []
+    assert renamed(plan_of(*grid, "schedule.order_seed=0,1"), before) == []
+    [change] = renamed(plan_of(*grid, "optimizer.beta2=0.9"), before)
     assert change == {"setting": "optimizer.beta2", "from": 0.95, "to": 0.9, "runs": 2}
-    assert renamed(layout_of(*grid, "evaluation.tokens=64", "trainer.threads=2"), before) == []
+    assert renamed(plan_of(*grid, "evaluation.tokens=64", "trainer.threads=2"), before) == []
 
 
 def test_the_time_is_estimated_from_the_rate_that_the_store_measured(
-    layout_of: Callable[..., Layout], training: FakeTraining
+    plan_of: Callable[..., StudyPlan], training: FakeTraining
 ) -> None:
     from replay_sweeps.plan.time_and_disk import seconds_left
 
-    layout = layout_of("schedule.replay_fraction=0,0.5")
-    ledger = Ledger(layout.runs, training.store)
-    assert seconds_left(ledger, ledger.needs(), 1) is None
-    worker_of(layout, training).work()  # the stand-in writes a rate of one token a second
-    more = Ledger(layout_of("schedule.replay_fraction=0,0.5,0.75").runs, training.store)
-    needs = more.needs()
-    _, steps = more.progress(needs)
-    assert steps and seconds_left(more, needs, 1) == steps * 512
+    plan = plan_of("schedule.replay_fraction=0,0.5")
+    status = StudyStatus(plan.tree, training.store)
+    assert seconds_left(status, status.missing(), 1) is None
+    worker_of(plan, training).work()  # the stand-in writes a rate of one token a second
+    more = StudyStatus(plan_of("schedule.replay_fraction=0,0.5,0.75").tree, training.store)
+    missing = more.missing()
+    _, steps = more.progress(missing)
+    assert steps and seconds_left(more, missing, 1) == steps * 512
 
 
-def test_the_tree_is_drawn_with_a_line_for_each_path(layout_of: Callable[..., Layout], training: FakeTraining) -> None:
-    layout = layout_of("schedule.replay_fraction=0,0.5,0.75", "schedule.target_fraction=1/128")
+def test_the_tree_is_drawn_with_a_line_for_each_path(plan_of: Callable[..., StudyPlan]) -> None:
+    plan = plan_of("schedule.replay_fraction=0,0.5,0.75", "schedule.target_fraction=1/128")
     axes = ("schedule.replay_fraction",)
-    ledger = Ledger(layout.runs, training.store)
-    lines = list(tree_lines(ledger, axes))[1:]
-    assert len(lines) == len(ledger.paths) == 3 and lines[0].startswith("0-64 replay_fraction=")
-    assert tree_svg(ledger, axes).count("<text") == 4
-    [split] = splits(ledger, axes)
+    tree = plan.tree
+    lines = list(tree_lines(tree, axes))[1:]
+    assert len(lines) == len(tree.paths) == 3 and lines[0].startswith("0-64 replay_fraction=")
+    assert tree_svg(tree, axes).count("<text") == 4
+    [split] = splits(tree, axes)
     assert split["setting"] == axes[0] and 0 < split["share"] < 1
 
 
@@ -97,6 +100,30 @@ def test_a_plan_as_a_drawing_and_as_json_alone_on_stdout(tmp_path: Path, capsys:
     fields = "runs steps_alone steps_shared ratio rounds tokens flops parameters state_bytes_peak done altered warnings"
     assert set(fields.split()) <= report.keys()
     assert not (tmp_path / "output").exists()
+
+
+def test_a_plan_resolves_and_plans_the_study_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from replay_sweeps import main as command
+    from replay_sweeps.tree import study_plan
+
+    calls: Counter[str] = Counter()
+
+    def counted(module: ModuleType, name: str) -> None:
+        whole = getattr(module, name)
+
+        def function(*given: Any) -> Any:
+            calls[name] += 1
+            return whole(*given)
+
+        monkeypatch.setattr(module, name, function)
+
+    for module, name in ((command, "resolve_study"), (study_plan, "plan_runs"), (study_plan, "StudyTree")):
+        counted(module, name)
+    assert main(["study=quickstart", "budget=1h", "plan=json", f"paths.output={tmp_path / 'output'}"]) == 0
+    assert calls == {"resolve_study": 1, "plan_runs": 1, "StudyTree": 1}
+    assert json.loads(capsys.readouterr().out)["runs"] > 1
 
 
 def test_a_plan_imports_neither_torch_nor_transformers() -> None:
@@ -114,7 +141,7 @@ def test_planning_grows_with_the_number_of_runs(study_of: Callable[..., Study], 
         began = time.process_time()
         study = study_of("+scale=tiny", "schedule.replay_fraction=0,0.25,0.5,0.75,0.8",
                          f"schedule.order_seed=range({seeds})")  # fmt: skip
-        ledger = Ledger(lay_out(study.runs, None, None).runs, training.store)
-        assert len(study.runs) == 5 * seeds and any(ledger.needs())
+        status = StudyStatus(plan_study(study, None, None).tree, training.store)
+        assert len(study.runs) == 5 * seeds and any(status.missing())
         seconds.append(time.process_time() - began)
     assert seconds[1] < 15 * seconds[0] + 1

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from analysis.findings.tuning import AXES
 from analysis.runs import NUISANCE, SEEDS
-from analysis.tuning import AXES
 from replay_sweeps.config import RunConfig
 from replay_sweeps.config_builder import column_of, known_settings, renames_states, settings_of, with_role
 from replay_sweeps.results.run_table import RunRecord, row
@@ -25,10 +25,10 @@ def test_the_roles_of_settings_are_those_that_the_analysis_knows() -> None:
     assert columns("seed") == set(SEEDS)
 
 
-def test_every_setting_with_a_role_has_its_column_in_the_run_table(layout_of: Any) -> None:
-    layout = layout_of("schedule.target_fraction=1/128", "schedule.replay_fraction=0.5")
-    [run] = layout.runs
-    table_row = row(RunRecord(run, None, {}), "study", 512, None)
+def test_every_setting_with_a_role_has_its_column_in_the_run_table(plan_of: Any) -> None:
+    plan = plan_of("schedule.target_fraction=1/128", "schedule.replay_fraction=0.5")
+    [run] = plan.runs
+    table_row = row(RunRecord(run, None, {}), "study", None)
     for role in ("axis", "nuisance", "seed"):
         assert columns(role) <= table_row.keys()
     same = ("schedule.target_epochs", "schedule.mode", "schedule.stage1.peak", "optimizer.weight_decay", "model.name")

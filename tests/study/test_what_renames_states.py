@@ -97,9 +97,10 @@ def keys(run: RunConfig) -> list[str]:
         tokens = int(run.schedule.target_share * TEXT_ROWS) * run.trainer.row_length
         run = replace(run, schedule=replace(run.schedule, target_tokens=tokens))
     generic = text_names(run, run.generic)
-    weights = initial_weights(run, run.model.tokenizer.vocab_size or 512)
-    root = root_settings(run, generic, numerics.resolve(run.trainer, run.model, RATES), weights)
-    planned = plan_run(run, text_names(run, run.target), generic, fingerprint(root))
+    vocab_size = run.model.tokenizer.vocab_size or 512
+    resolved = numerics.resolve(run.trainer, run.model, RATES)
+    root = root_settings(run, generic, resolved, initial_weights(run, vocab_size))
+    planned = plan_run(run, text_names(run, run.target), generic, fingerprint(root), resolved, vocab_size)
     return [planned.key(step) for step in (1, planned.steps // 2, planned.schedule.stage2_step, planned.steps)]
 
 

@@ -75,7 +75,7 @@ def keys_of(settings: list[str], model: Path) -> dict[str, Any]:
         run = replace(run, model=with_pretrained_shape(run.model))
     resolved = numerics.resolve(run.trainer, run.model, None)
     root = root_settings(run, GENERIC, resolved, initial_weights(run, VOCABULARY))
-    planned = plan_run(run, TARGET, GENERIC, fingerprint(root))
+    planned = plan_run(run, TARGET, GENERIC, fingerprint(root), resolved, VOCABULARY)
     steps = [1, planned.steps // 3, planned.schedule.stage2_step + 1, planned.steps]
     return {
         "root": planned.root,

@@ -1,6 +1,5 @@
 """Tasks that a launcher started together: none waits long for another that has ended."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +10,11 @@ import torch.distributed as dist
 
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.interrupt import Interrupted
-from replay_sweeps.tree.layout import Layout
+from replay_sweeps.tree.study_plan import StudyPlan
 from replay_sweeps.workers import rank_group, worker_process
 from replay_sweeps.workers.rank_group import Group, RankFailed
 from replay_sweeps.workers.submitit_tasks import Task
+from replay_sweeps.workers.work_order import PoolSettings, WorkOrder
 
 
 def task(rank: int) -> Task:
@@ -24,9 +24,9 @@ def task(rank: int) -> Task:
 def test_where_rank_0_trains_nothing_the_other_tasks_end_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = {"store": str(tmp_path / "store"), "output": str(tmp_path), "session": "a", "runs": [], "rates": None}
     file = tmp_path / "work.json"
-    file.write_text(json.dumps({**order, "texts": [], "keys": "of another machine"}))
+    another = "of another machine"
+    WorkOrder(tmp_path / "store", tmp_path, "a", False, False, PoolSettings(), {}, another, (), ()).write(file)
     monkeypatch.setattr(worker_process, "task", lambda: task(0))
     said = worker_process.work(file)
     assert said and said["fatal"] and "would name states otherwise" in said["line"]
@@ -36,7 +36,7 @@ def test_where_rank_0_trains_nothing_the_other_tasks_end_at_once(
 
 
 def test_tasks_that_did_not_come_up_are_not_waited_for_by_the_next_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout_of: Callable[..., Layout]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan_of: Callable[..., StudyPlan]
 ) -> None:
     host = Task.host
 
@@ -47,7 +47,7 @@ def test_tasks_that_did_not_come_up_are_not_waited_for_by_the_next_path(
 
     monkeypatch.setattr(Task, "host", with_a_task_that_fails)
     monkeypatch.setattr(rank_group, "task", lambda: task(0))
-    trainer = replace(layout_of().runs[0].config.trainer, devices=2, accelerator="cpu")
+    trainer = replace(plan_of().runs[0].config.trainer, devices=2, accelerator="cpu")
     leader = Group(tmp_path / "work.json", tmp_path)
     with pytest.raises(RankFailed, match="rank 1: CannotGoOn: no text"):
         leader.ready(trainer)

@@ -1,0 +1,1 @@
+"""Arrays: reference curves, their forms, and the effective data multiplier with its bootstrap interval; no pandas."""

@@ -1,0 +1,33 @@
+"""The retention policy: which kept states nothing waits for any more."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from replay_sweeps.store.status import Missing, StudyStatus
+from replay_sweeps.tree.state_name import StateName
+
+Keep = Literal["leaves", "all", "none"]
+
+
+def droppable(status: StudyStatus, missing: Missing, keep: Keep) -> Iterator[StateName]:
+    """The kept states of a study that may be dropped.
+
+        ●───────○────●────────○────────●──────────┤  path
+        │       │    │        │        └ the end of a run: stays under `leaves`
+        │       │    │        └ a waypoint: stays under `leaves`; under `none` until no branch behind it has work
+        │       │    └ a branch begins here: stays until nothing is missing of the branch
+        │       └ saved on the way: stays while work that is missing begins at it or before it
+        └ the state that the path begins with belongs to its parent
+
+    Under `all` nothing is dropped.
+    """
+    for index, steps in enumerate(status.kept() if keep != "all" else ()):
+        path, work = status.tree.paths[index], missing[index]
+        ends, waypoints, branches = path.run_ends(), path.waypoints(), status.tree.branches[index]
+        unfinished = {step for step, paths in branches.items() if any(missing[branch] for branch in paths)}
+        for step in steps:
+            waited_for = step in unfinished or (work is not None and step >= work.start)
+            kept_for_later = keep == "leaves" and (step in ends or step in waypoints)
+            on_the_way = step in waypoints and step < max(unfinished, default=0)
+            if not (waited_for or kept_for_later or on_the_way):
+                yield status.tree.state(index, step)
