@@ -57,11 +57,13 @@ def renames_states(name: str) -> bool:
     return setting.renames_states and setting.only in ("", name.split(".")[0])
 
 
+@functools.cache
 def _dataclass_in(hint: Any) -> type | None:
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
 
 
+@functools.cache
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 

@@ -27,8 +27,8 @@ class Setting:
     renames_states: bool = True  # whether another value gives trained states other names: a test compares the keys
 
     def allows(self, value: Any) -> bool:
-        """Whether a value is in the range; null always is, since a type says whether it may be."""
-        return value is None or not (
+        """Whether a value is in the range."""
+        return not (
             (self.minimum is not None and value < self.minimum)
             or (self.above is not None and value <= self.above)
             or (self.maximum is not None and value > self.maximum)

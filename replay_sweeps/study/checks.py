@@ -21,6 +21,7 @@ Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong wit
 def check_run(run: RunConfig) -> list[Problem]:
     """Everything that is wrong with the configuration of one run; needs no text, no torch and no network."""
     problems = [*_plan(run), *_ranges(run), *_sources(run), *_model(run.model), *_trainer(run)]
+    # what a schedule lacks is told from its own values; those of a stage's learning rate may be wrong besides
     if not any(name.startswith("schedule.") and name.count(".") == 1 for name, _ in problems):
         problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
@@ -60,18 +61,27 @@ def _plan(run: RunConfig) -> Iterator[Problem]:
 
 
 @functools.cache
-def _settings_with_range() -> list[tuple[str, list[str], Setting]]:
-    """The settings that have a range: name, the parts of the name, what it says of itself."""
-    return [(name, name.split("."), setting) for name, setting in known_settings().items() if setting.has_range]
+def _ranges_by_group() -> dict[str, list[tuple[str, Setting]]]:
+    """The settings that have a range, by the prefix of their group: the name there, and what it says of itself."""
+    found: dict[str, list[tuple[str, Setting]]] = {}
+    for name, setting in known_settings().items():
+        if setting.has_range:
+            prefix, dot, last = name.rpartition(".")
+            found.setdefault(prefix + dot, []).append((last, setting))
+    return found
 
 
 def _ranges(run: RunConfig) -> Iterator[Problem]:
-    for name, parts, setting in _settings_with_range():
-        value: Any = run
-        for part in parts:
-            value = getattr(value, part, None)  # a stage without a learning-rate schedule is null
-        if not setting.allows(value):
-            yield name, setting.range_text
+    for prefix, settings in _ranges_by_group().items():
+        group: Any = run
+        for part in prefix.split(".")[:-1]:
+            group = getattr(group, part)
+        if group is None:  # a stage without a learning-rate schedule
+            continue
+        for name, setting in settings:
+            value = getattr(group, name)
+            if value is not None and not setting.allows(value):
+                yield prefix + name, setting.range_text
     if run.evaluation.tokens < run.trainer.row_length:
         yield "evaluation.tokens", "must be at least one row"
 

@@ -50,15 +50,7 @@ class Composer:
         """The run of a cell, or what is wrong with its names and types."""
         groups = tuple(f"{name}={value}" for name, value in cell.items() if name in GROUPS)
         if groups not in self.composed:
-            given = self._given()
-            composed = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
-            if any(name in given for name in SIZES_OF_TARGET):
-                for name in SIZES_OF_TARGET:
-                    if name not in given:
-                        _set(composed, name, None)
-            wrong = [*_without_effect(_copy(composed), given)]
-            built = build(RunConfig, composed, wrong)
-            self.composed[groups] = (composed, built if not wrong else None)
+            self.composed[groups] = self._compose_and_build(groups)
         values, built = self.composed[groups]
         settings = {name: value for name, value in cell.items() if name not in GROUPS}
         if built is not None:
@@ -68,6 +60,18 @@ class Composer:
             _set(values, name, value)
         problems = [*_without_effect(values, {**self._given(), **settings})]
         return build(RunConfig, values, problems), problems
+
+    def _compose_and_build(self, groups: tuple[str, ...]) -> tuple[dict[str, Any], RunConfig | None]:
+        """The values of a choice of groups, and the run that they make; None where something is wrong or missing."""
+        given = self._given()
+        values = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
+        if any(name in given for name in SIZES_OF_TARGET):
+            for name in SIZES_OF_TARGET:
+                if name not in given:
+                    _set(values, name, None)
+        problems = [*_without_effect(_copy(values), given)]
+        run = build(RunConfig, values, problems)
+        return values, run if not problems else None
 
     def _scaled(self, values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """The values without their `scaled` parts, which replace what they name where a scale is chosen.
