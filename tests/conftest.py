@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compilers of their own would import torch anew
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that waits gives its core to the tests beside it
 
 
