@@ -28,12 +28,12 @@ def test_the_roles_of_settings_are_those_that_the_analysis_knows() -> None:
 def test_every_setting_with_a_role_has_its_column_in_the_run_table(plan_of: Any) -> None:
     plan = plan_of("schedule.target_fraction=1/128", "schedule.replay_fraction=0.5")
     [run] = plan.runs
-    columns_of_row = table_row(RunRecord(run, None, {}), "study", None)
+    row = table_row(RunRecord(run, None, {}), "study", None)
     for role in ("axis", "nuisance", "seed"):
-        assert columns(role) <= columns_of_row.keys()
+        assert columns(role) <= row.keys()
     same = ("schedule.target_epochs", "schedule.mode", "schedule.stage1.peak", "optimizer.weight_decay", "model.name")
     for name in (*same, "target.name", "generic.name", *with_role("seed")):
-        assert table_row[column_of(name)] == value_of(run.config, name)
+        assert row[column_of(name)] == value_of(run.config, name)
 
 
 def test_every_setting_says_what_it_is() -> None:
