@@ -9,7 +9,7 @@ from analysis.findings.tuning import AXES
 from analysis.runs import NUISANCE, SEEDS
 from replay_sweeps.config import RunConfig
 from replay_sweeps.config_builder import column_of, known_settings, renames_states, settings_of, with_role
-from replay_sweeps.results.run_table import RunRecord
+from replay_sweeps.results.run_table import RunRecord, table_row
 from replay_sweeps.setting import Setting, group, setting
 from replay_sweeps.study.command import settings_with_symbol
 from tests.study.helpers import value_of
@@ -28,12 +28,12 @@ def test_the_roles_of_settings_are_those_that_the_analysis_knows() -> None:
 def test_every_setting_with_a_role_has_its_column_in_the_run_table(plan_of: Any) -> None:
     plan = plan_of("schedule.target_fraction=1/128", "schedule.replay_fraction=0.5")
     [run] = plan.runs
-    row = table_row(RunRecord(run, None, {}), "study", None)
+    columns_of_row = table_row(RunRecord(run, None, {}), "study", None)
     for role in ("axis", "nuisance", "seed"):
-        assert columns(role) <= row.keys()
+        assert columns(role) <= columns_of_row.keys()
     same = ("schedule.target_epochs", "schedule.mode", "schedule.stage1.peak", "optimizer.weight_decay", "model.name")
     for name in (*same, "target.name", "generic.name", *with_role("seed")):
-        assert row[column_of(name)] == value_of(run.config, name)
+        assert columns_of_row[column_of(name)] == value_of(run.config, name)
 
 
 def test_every_setting_says_what_it_is() -> None:
