@@ -70,7 +70,7 @@ def huge(path: Path, _: Path) -> None:
 
 
 def unreadable(path: Path, _: Path) -> None:
-    os.chmod(path, 0)
+    path.chmod(0)
 
 
 def newer(path: Path, _: Path) -> None:
@@ -80,7 +80,7 @@ def newer(path: Path, _: Path) -> None:
 
 def odd_shape(path: Path, _: Path) -> None:
     """Sound by its checksum, but no value is of the type that it should be."""
-    _rewrite(path, lambda record: dict.fromkeys(record, [[]]))
+    _rewrite(path, lambda record: {name: [[]] for name in record})
 
 
 def path_outside(path: Path, outside: Path) -> None:

@@ -5,7 +5,7 @@ Made from the store's own list of the kinds of its files: a new kind is covered 
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import pytest
 
@@ -17,7 +17,7 @@ from tests.faults.world import OTHER_TREE, World, without_times
 
 FOLDERS = sorted({(kind.place, folder) for kind in FILE_KINDS for folder in kind.folders()})
 NEEDS_WORK = ("states", "claims", "failures")  # folders that a command looks into only where something is left to do
-WRITTEN_ANEW = ("runs.", "history", "study.json", "work.json", "measure.json", "budget.json", "mirrored.json", "logs")
+MAY_BE_GONE = ("claims", "failures", "timings", "logs", "states")  # after a command that finished the study
 
 
 @pytest.fixture(scope="session")
@@ -146,21 +146,21 @@ def _is_allowed(world: World, command: str, path: str, change: str) -> bool:
 
 def _differing_bits(world: World, damaged: str) -> Iterator[str]:
     """The files that a finished command left with other bits than the healthy one, what measures time left out."""
-    for place in ("store", "output"):
-        root = Path("output/store" if place == "store" else "output")
+    for place, root in (("store", "output/store"), ("output", "output")):
         for path in world.files(place):
-            name = (root / path).as_posix()
-            here, healthy = world.folder / name, world.healthy / name
-            if path.parts[0] in ("claims", "failures", "timings", "logs", "states") and not here.is_file():
-                continue
+            here, healthy = (folder / root / path for folder in (world.folder, world.healthy))
             if not here.is_file():
-                yield f"left out {name}"
-            elif path.parts[0] in ("claims", "failures", "timings", "numerics", "logs"):
-                continue
-            elif here.read_bytes() == healthy.read_bytes() or path.suffix in (".parquet", ".signatures", ".zst"):
-                continue
-            elif path.parts[0] == "records" or path.name == "runs.csv" or path.parts[0] == "history":
+                if path.parts[0] not in MAY_BE_GONE:
+                    yield f"left out {root}/{path}"
+            elif path.parts[0] in ("records", "history") or path.name == "runs.csv":
                 if without_times(here) != without_times(healthy):
-                    yield f"other content in {name}"
-            elif place == "store" and path.name not in ("state.json", "lock") and "studies" not in path.parts:
-                yield f"other bits in {name}"
+                    yield f"other content in {root}/{path}"
+            elif _has_same_bits(path) and here.read_bytes() != healthy.read_bytes():
+                yield f"other bits in {root}/{path}"
+
+
+def _has_same_bits(path: PurePath) -> bool:
+    """Whether a file is the same however it came about: weights, losses, tokens, text."""
+    return path.suffix in (".safetensors", ".bin") or (
+        path.parts[0] in ("observations", "text") and path.name != "lock"
+    )

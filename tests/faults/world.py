@@ -49,7 +49,7 @@ def walk(folder: Path) -> dict[str, Seen]:
 def remove(path: Path) -> None:
     """Remove whatever lies at a path, without following it."""
     if path.is_dir() and not path.is_symlink():
-        os.chmod(path, 0o700)
+        path.chmod(0o700)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -138,7 +138,7 @@ class World:
             self._seen[path] = Seen.of(here)
         for path, seen in self._seen.items():
             if (self.folder / path).lstat().st_mode != seen.mode:
-                os.chmod(self.folder / path, seen.mode & 0o7777)
+                (self.folder / path).chmod(seen.mode & 0o7777)
 
     def leave_work(self) -> None:
         """Remove the losses of each path's last state, so that the next command has something to do."""
