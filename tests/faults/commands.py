@@ -109,7 +109,7 @@ class Commands:
         patch.setattr(report, "draw_all", lambda evidence: ([], []))
         rates = numerics.known_rates(world.store) or {}
         measured = {name: rates[name] for name in ("device", "fp32_flops", "bf16_flops")}
-        patch.setattr(numerics, "_measure", lambda: measured)
+        patch.setattr(numerics, "_measure_rates", lambda: measured)
         patch.setattr("replay_sweeps.data.prepare.processors", lambda: 1)
         patch.setattr(pool, "LOOK_EVERY", 0.05)
         log, *_ = Leases.__init__.__defaults__ or ()
