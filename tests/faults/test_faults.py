@@ -18,6 +18,7 @@ from tests.faults.world import OTHER_TREE, World, without_times
 FOLDERS = sorted({(kind.place, folder) for kind in FILE_KINDS for folder in kind.folders()})
 NEEDS_WORK = ("states", "claims", "failures")  # folders that a command looks into only where something is left to do
 MAY_BE_GONE = ("claims", "failures", "timings", "logs", "states")  # after a command that finished the study
+NOT_READ_AGAIN = (("text", "text"), ("text", "sampled"))  # once it is tokenised: damage there waits until it is read
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +66,8 @@ def test_a_healthy_world_stays_as_it_is(command: str, world: World, commands: Co
 @pytest.mark.parametrize("fault", FILE_FAULTS)
 @pytest.mark.parametrize("kind", FILE_KINDS, ids=lambda kind: kind.pattern)
 def test_a_damaged_file_harms_nothing_else(kind: FileKind, fault: str, world: World, commands: Commands) -> None:
-    path = next(path for path in world.files(kind.place) if kind_of(kind.place, path) is kind and _is_ours(path))
+    ours = [path for path in world.files(kind.place) if kind_of(kind.place, path) is kind and _is_ours(path)]
+    path = ours[-1]  # of states the last of a run, which is needed most
     _check(
         world, commands, kind.place, path, fault, FILE_FAULTS[fault], len(path.parts) - kind.unit if kind.unit else 0
     )
@@ -155,6 +157,8 @@ def _differing_bits(world: World, damaged: str) -> Iterator[str]:
             elif path.parts[0] in ("records", "history") or path.name == "runs.csv":
                 if without_times(here) != without_times(healthy):
                     yield f"other content in {root}/{path}"
+            elif damaged and f"{root}/{path}".startswith(damaged) and path.parts[:2] in NOT_READ_AGAIN:
+                continue
             elif _has_same_bits(path) and here.read_bytes() != healthy.read_bytes():
                 yield f"other bits in {root}/{path}"
 
