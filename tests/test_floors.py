@@ -25,7 +25,7 @@ FLOORS = [
     {"config_builder"},
     {"config", "machine", "parallel"},
     {"child_process", "files", "interrupt", "packages", "progress", "setting"},
-    {"errors"},
+    {"errors", "processes"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MOST_MODULES = 14  # of a folder: more are two rooms

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import shutil
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -19,7 +19,15 @@ from replay_sweeps.data.sources.local_files import open_bytes
 from replay_sweeps.data.sources.table_rows import conversation_text
 from replay_sweeps.data.text_keys import text_key
 from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import file_checksum, folder_made_atomically, read_record, write_record
+from replay_sweeps.files import (
+    file_checksum,
+    folder_made_atomically,
+    is_real_folder,
+    put_aside,
+    read_record,
+    remove,
+    write_record,
+)
 from replay_sweeps.parallel import batched, ordered_map
 
 logger = logging.getLogger(__name__)
@@ -138,20 +146,24 @@ def _write_parts(source: SourceConfig, texts: Iterable[str], folder: Path, pool:
 
 
 def _part_checksums(folder: Path) -> dict[str, str]:
-    return {path.name: file_checksum(path) for path in sorted(folder.iterdir()) if path.name != RECORD}
+    return {
+        path.name: file_checksum(path, follow_link=False) for path in sorted(folder.iterdir()) if path.name != RECORD
+    }
 
 
 def _earlier_clean_text(key: str, folder: Path) -> CleanText | None:
     """The text that was cleaned before, if it is sound; damaged text is removed."""
-    if not folder.is_dir():
+    if not is_real_folder(folder):
+        if os.path.lexists(folder):
+            put_aside(folder)
         return None
     try:
         record = read_record(folder / RECORD)
         if _part_checksums(folder) != record["checksums"]:
             raise DamagedFile(f"{folder} does not match its checksums")
-    except (DamagedFile, OSError, KeyError) as error:
+    except (DamagedFile, OSError, KeyError, TypeError) as error:
         logger.warning("cleaned text is damaged and is made again: %s", error)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         return None
     return CleanText(key, folder, record["counts"])
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -16,7 +15,13 @@ from replay_sweeps.data.chat_template import ChatTemplate
 from replay_sweeps.data.cleaning import CleanText, clean_text
 from replay_sweeps.data.encoder import Encoder
 from replay_sweeps.data.near_duplicates import find_near_duplicates, text_hash
-from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer, tokenizer_fingerprint
+from replay_sweeps.data.prepared_text import (
+    TOKENIZERS,
+    PreparedSource,
+    PreparedText,
+    PreparedTokenizer,
+    tokenizer_fingerprint,
+)
 from replay_sweeps.data.sources.table_rows import conversation_text
 from replay_sweeps.data.text_keys import TextRequest, tokenizer_key, train_key, validation_key
 from replay_sweeps.data.token_store import PADDING, TokenStore
@@ -30,18 +35,18 @@ from replay_sweeps.data.tokenizers import (
     train_bpe,
 )
 from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import folder_made_atomically, recalled, write_record
+from replay_sweeps.files import folder_made_atomically, recalled, remove, write_record
 from replay_sweeps.parallel import process_pool
 
 logger = logging.getLogger(__name__)
 
-CLEAN, SAMPLED, TOKENIZERS, TOKENS = "text", "sampled", "tokenizers", "tokens"  # folders of what is made
+CLEAN, SAMPLED, TOKENS, RECORDS = "text", "sampled", "tokens", "records"  # folders of what is made
 BPE_TRAINING_CHARACTERS = 200_000_000  # byte-level BPE is trained on an even sample of about so much
 HALVES = ("selection", "report")
 
 
 def record_path(folder: Path, key: str) -> Path:
-    return folder / "records" / f"{key}.json"
+    return folder / RECORDS / f"{key}.json"
 
 
 def recall(folder: Path, key: str) -> dict[str, Any] | None:
@@ -97,14 +102,17 @@ class Preparation:
         key = tokenizer_key(config, generic.key)
         record = recall(self.folder, key)
         if record is not None:
-            stored = PreparedTokenizer.from_record(record, self.folder)
             try:
-                stored.verify()
-                files = {file.name: file.read_bytes() for file in stored.path.iterdir()}
-                return stored, loaded(files, stored.vocab_size, stored.end_of_text)
-            except DamagedFile as error:
+                stored = PreparedTokenizer.from_record(record, self.folder)
+                try:
+                    stored.verify()
+                    files = {file.name: file.read_bytes() for file in stored.path.iterdir()}
+                    return stored, loaded(files, stored.vocab_size, stored.end_of_text)
+                except DamagedFile:
+                    remove(stored.path)
+                    raise
+            except (DamagedFile, KeyError, TypeError) as error:
                 logger.warning("a tokenizer is damaged and is made again: %s", error)
-                shutil.rmtree(stored.path, ignore_errors=True)
         if config.path == BPE:
             sample = _bpe_sample(generic)
             texts = sample if self.request.generic.format == "text" else map(conversation_text, sample)
@@ -118,21 +126,26 @@ class Preparation:
     def _store_tokenizer(self, model: LoadedTokenizer) -> PreparedTokenizer:
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in model.files.items()}
         name = tokenizer_fingerprint(checksums, model.vocab_size, model.end_of_text)
-        with folder_made_atomically(self.folder / TOKENIZERS / name) as made:
+        stored = PreparedTokenizer(self.folder / TOKENIZERS / name, model.vocab_size, model.end_of_text, name)
+        try:
+            stored.verify()
+        except DamagedFile:
+            remove(stored.path)
+        with folder_made_atomically(stored.path) as made:
             for file, content in model.files.items():
                 (made / file).write_bytes(content)
-        return PreparedTokenizer(self.folder / TOKENIZERS / name, model.vocab_size, model.end_of_text, name)
+        return stored
 
     def _earlier_stores(self, key: str, names: Sequence[str]) -> tuple[list[TokenStore], dict[str, Any]] | None:
         """The sound stores of an earlier step with its record; None when one is missing or damaged."""
         record = recall(self.folder, key)
         if record is None:
             return None
-        stores = [TokenStore.from_record(record[name], self.folder) for name in names]
         try:
+            stores = [TokenStore.from_record(record[name], self.folder) for name in names]
             for store in stores:
                 store.verify()
-        except DamagedFile as error:
+        except (DamagedFile, KeyError) as error:
             logger.warning("tokens are damaged and are made again: %s", error)
             return None
         return stores, record

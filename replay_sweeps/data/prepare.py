@@ -4,13 +4,15 @@ Below the folder: `text/` (cleaned text), `sampled/` (what models wrote, before 
 `tokens/` (by content), `records/` (what was made of what).
 """
 
-import shutil
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from replay_sweeps.data.chat_template import check_chat_template, no_template_line, prepare_template
-from replay_sweeps.data.pipeline import Preparation, recall, record_path
+from replay_sweeps.data.pipeline import CLEAN, RECORDS, SAMPLED, TOKENIZERS, TOKENS, Preparation, recall, record_path
 from replay_sweeps.data.prepared_text import PreparedText
 from replay_sweeps.data.sources.documents import check_source
 from replay_sweeps.data.text_keys import TextRequest, study_key, text_key, tokenizer_key
@@ -23,8 +25,10 @@ from replay_sweeps.data.tokenizers import (
     own_template,
 )
 from replay_sweeps.errors import CannotGoOn, DamagedFile, UserError
-from replay_sweeps.files import write_record
+from replay_sweeps.files import put_aside, remove, usable_folder, write_record
 from replay_sweeps.parallel import processors
+
+logger = logging.getLogger(__name__)
 
 
 def find_prepared(request: TextRequest) -> PreparedText | None:
@@ -37,7 +41,11 @@ def find_prepared(request: TextRequest) -> PreparedText | None:
     record = recall(request.folder, study_key(request))
     if record is None:
         return None
-    prepared = PreparedText.from_record(record, request.folder)
+    try:
+        prepared = PreparedText.from_record(record, request.folder)
+    except DamagedFile as error:
+        logger.warning("a record is damaged and is made again: %s", error)
+        return None
     return prepared if prepared.exists() else None
 
 
@@ -109,8 +117,8 @@ def only_one(folder: Path, wait: bool = True) -> Iterator[None]:
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
+    usable_folder(folder).mkdir(parents=True, exist_ok=True)
+    with _opened_lock(folder / "lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -118,6 +126,15 @@ def only_one(folder: Path, wait: bool = True) -> Iterator[None]:
         except OSError:
             yield
             return
+        for kind in (CLEAN, SAMPLED, TOKENS, TOKENIZERS, RECORDS):
+            usable_folder(folder / kind)
         for partial in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("sampled/*/.*.tmp")]:
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+            remove(partial)
         yield
+
+
+def _opened_lock(file: Path) -> IO[bytes]:
+    """The lock's file; what is no file in its place is put aside, since a pipe would be waited for."""
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        put_aside(file)
+    return file.open("ab")

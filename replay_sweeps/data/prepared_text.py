@@ -6,7 +6,9 @@ from typing import Any
 
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import file_checksum, fingerprint
+from replay_sweeps.files import file_checksum, fingerprint, inside, is_plain_name, is_real_folder
+
+TOKENIZERS = "tokenizers"  # the folder of all tokenizers, below that of all text
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,10 @@ class PreparedTokenizer:
 
     def verify(self) -> None:
         """Raise DamagedFile unless the files are those that the fingerprint names."""
+        if not is_real_folder(self.path):
+            raise DamagedFile(f"{self.path} is missing")
         try:
-            checksums = {file.name: file_checksum(file) for file in self.path.iterdir()}
+            checksums = {file.name: file_checksum(file, follow_link=False) for file in self.path.iterdir()}
         except OSError as error:
             raise DamagedFile(f"{self.path} is missing") from error
         if tokenizer_fingerprint(checksums, self.vocab_size, self.end_of_text) != self.fingerprint:
@@ -38,8 +42,12 @@ class PreparedTokenizer:
 
     @classmethod
     def from_record(cls, record: dict[str, Any], folder: Path) -> "PreparedTokenizer":
-        """The tokenizer that `to_record` described."""
-        return cls(folder / record["path"], record["vocab_size"], record["end_of_text"], record["fingerprint"])
+        """The tokenizer that `to_record` described. Raises DamagedFile where it lies elsewhere than tokenizers do: a
+        damaged one is removed."""
+        if not is_plain_name(record["fingerprint"]) or record["path"] != f"{TOKENIZERS}/{record['fingerprint']}":
+            raise DamagedFile(f"the path {record['path']!r} is not that of a tokenizer")
+        path = inside(folder, record["path"])
+        return cls(path, record["vocab_size"], record["end_of_text"], record["fingerprint"])
 
 
 def tokenizer_fingerprint(checksums: dict[str, str], vocab_size: int, end_of_text: int) -> str:
@@ -118,7 +126,14 @@ class PreparedText:
 
     @classmethod
     def from_record(cls, record: dict[str, Any], folder: Path) -> "PreparedText":
-        """What `to_record` described."""
+        """What `to_record` described. Raises DamagedFile for a record of another shape, or one that leads elsewhere."""
+        try:
+            return cls._from_record(record, folder)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedFile("the record of a text has another shape") from error
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any], folder: Path) -> "PreparedText":
         return cls(
             PreparedTokenizer.from_record(record["tokenizer"], folder),
             PreparedSource.from_record(record["generic"], folder),

@@ -1,7 +1,8 @@
 """Token stores: flat memory-mapped files of tokens, named by a hash of their content and verified when opened."""
 
 import hashlib
-import shutil
+import os
+import stat
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import file_checksum, fingerprint, folder_made_atomically
+from replay_sweeps.files import file_checksum, fingerprint, folder_made_atomically, inside, is_real_folder, remove
 
 FILE = "tokens.bin"
 FLAGS_FILE = "flags.bin"  # of packed stores: a byte for each token
@@ -64,15 +65,18 @@ class TokenStore:
         seen = {self._file_state(file, size) for file, size in zip(self.files, sizes, strict=False)}
         if seen <= _verified:
             return
-        if _content_fingerprint([file_checksum(file) for file in self.files], self.dtype) != self.fingerprint:
+        checksums = [file_checksum(file, follow_link=False) for file in self.files]
+        if _content_fingerprint(checksums, self.dtype) != self.fingerprint:
             raise DamagedFile(f"{self.path} does not match its checksum")
         _verified.update(seen)
 
     def _file_state(self, file: Path, bytes_per_token: int) -> tuple[str, int, int]:
         try:
-            state = file.stat()
+            state = file.lstat()
         except OSError as error:
             raise DamagedFile(f"{file} is missing") from error
+        if not stat.S_ISREG(state.st_mode):
+            raise DamagedFile(f"{file} is not a file")
         if state.st_size != self.tokens * bytes_per_token:
             raise DamagedFile(f"{file} has {state.st_size} bytes, not those of {self.tokens} tokens")
         return str(file), state.st_size, state.st_mtime_ns
@@ -97,8 +101,17 @@ class TokenStore:
 
     @classmethod
     def from_record(cls, record: dict[str, Any], folder: Path) -> "TokenStore":
-        """The store that `to_record` described."""
-        path = folder / record["path"]
+        """The store that `to_record` described. Raises DamagedFile for a record of another shape, and where its path
+        leads out of the folder."""
+        try:
+            is_sound = (
+                record["dtype"] in ("<u2", "<u4") and record["tokens"] >= 0 and isinstance(record["fingerprint"], str)
+            )
+            path = inside(folder, record["path"])
+        except (KeyError, TypeError) as error:
+            raise DamagedFile("the record of a token store has another shape") from error
+        if not is_sound:
+            raise DamagedFile(f"the record of {path} has another shape")
         return cls(record["fingerprint"], path, record["tokens"], record["dtype"], record.get("packed", False))
 
 
@@ -133,9 +146,10 @@ def _write_store(
                 tokens += len(part[0])
         name = _content_fingerprint([digest.hexdigest() for digest in digests], dtypes[0])
         store = TokenStore(name, folder / name / FILE, tokens, dtypes[0], packed=len(names) > 1)
-        if store.path.parent.exists() and not is_sound(store):
-            shutil.rmtree(store.path.parent, ignore_errors=True)
-        with folder_made_atomically(store.path.parent) as made:
+        place = store.path.parent
+        if os.path.lexists(place) and not (is_real_folder(place) and is_sound(store)):
+            remove(place)
+        with folder_made_atomically(place) as made:
             for path, file_name in zip(partial, names, strict=True):
                 path.rename(made / file_name)
     finally:

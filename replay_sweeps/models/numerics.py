@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import ModelConfig, TrainerConfig
-from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.files import fingerprint, recalled, usable_folder, write_record
 from replay_sweeps.machine import compiler, machine, torch_version
 from replay_sweeps.models.pretrained_checks import why_logits_needed
 
@@ -23,10 +22,12 @@ def _rates_file(store: Path) -> Path:
 
 def known_rates(store: Path) -> dict[str, Any] | None:
     """The measured rates of this machine, or None where nothing was measured yet; imports no torch."""
-    try:
-        return read_record(_rates_file(store))
-    except (FileNotFoundError, DamagedFile):
+    found = recalled(_rates_file(store), "the rates of this machine are damaged and are measured again")
+    if found is None:
         return None
+    rates = [found.get(f"{precision}_flops") for precision in ("fp32", "bf16")]
+    are_rates = all(isinstance(rate, float | int) and rate > 0 for rate in rates)
+    return found if are_rates and isinstance(found.get("device"), str) else None
 
 
 def measured_rates(store: Path) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def measured_rates(store: Path) -> dict[str, Any]:
     found = known_rates(store)
     if found is None:
         found = {**machine(), **_measure_rates()}
+        usable_folder(store / "numerics")
         write_record(_rates_file(store), found)
     return found
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config_builder import plain_values
-from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.errors import UserError
+from replay_sweeps.files import fingerprint, recalled, write_record
 from replay_sweeps.plan.budget import Costs, TooLittle, choose, in_words, left_out_in_words, short_time, would_fit
 from replay_sweeps.plan.time_and_disk import measured_rate
 from replay_sweeps.plan.timing import STEPS, Timing, estimated, measured_run, read_timing, scaled, write_timing
@@ -55,11 +55,12 @@ def _decision_name(plan: StudyPlan) -> str:
 
 
 def _recorded_decision(file: Path, name: str) -> dict[str, Any] | None:
-    try:
-        record = read_record(file)
-    except (FileNotFoundError, DamagedFile):
+    record = recalled(file, "what was decided of the budget is damaged and is decided again")
+    if record is None or record.get("name") != name:
         return None
-    return record if record.get("name") == name else None
+    lists = [record.get(part) for part in ("kept", "says", "left_out")]
+    is_whole = all(isinstance(items, list) and all(isinstance(item, str) for item in items) for items in lists)
+    return record if is_whole else None
 
 
 def _timing(plan: StudyPlan, measure: Measure | None) -> tuple[Timing, str] | None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.files import fingerprint, recalled, usable_folder, write_record
 from replay_sweeps.machine import machine
 from replay_sweeps.plan.memory import hours
 from replay_sweeps.schedule.behaviour import first_difference
@@ -96,13 +95,12 @@ def _timing_file(store: Path, run: PlannedRun, workers: int) -> Path:
 
 def read_timing(store: Path, run: PlannedRun, workers: int) -> Timing | None:
     """What was measured of a run's root with so many workers on this machine, or None."""
-    try:
-        record = read_record(_timing_file(store, run, workers))
-        return Timing(**{name: record[name] for name in ("step", "validation_token", "path")})
-    except (FileNotFoundError, DamagedFile, KeyError):
-        return None
+    record = recalled(_timing_file(store, run, workers), "a measurement is damaged and is made again") or {}
+    values: list[Any] = [record.get(name) for name in ("step", "validation_token", "path")]
+    return Timing(*values) if all(isinstance(value, float | int) for value in values) else None
 
 
 def write_timing(store: Path, run: PlannedRun, workers: int, timing: Timing) -> None:
     """Keep what was measured."""
+    usable_folder(store / "timings")
     write_record(_timing_file(store, run, workers), asdict(timing))

@@ -8,12 +8,14 @@ from pathlib import Path
 from replay_sweeps.errors import UserError, storage_problem
 from replay_sweeps.store.export import export_run
 from replay_sweeps.store.gc import collect_garbage, megabytes
+from replay_sweeps.store.marker import check_is_store
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.study_records import study_records
+from replay_sweeps.store.study_records import StudyRecord, forget_study, study_files
 
 DESCRIPTION = """\
 A store keeps the states (weights and optimizer) that sweeps have trained, so that later sweeps go on from them.
-Studies whose folders exist keep what they need; `gc` drops the rest. What was dropped can be trained again."""
+Studies keep what they need until they are forgotten (`forget`); `gc` drops the rest. What was dropped stays in the
+store's trash for a day, and can be trained again after that."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,12 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"replay-store: {given.store} is not a store; give its folder with --store", file=sys.stderr)
         return 2
     store = Store(given.store)
-    if given.command == "list":
-        print("\n".join(listing(store)))
-        return 0
     try:
-        if given.command == "gc":
-            collect_garbage(store, given.dry_run)
+        if given.command == "list":
+            print("\n".join(listing(store)))
+        elif given.command == "gc":
+            collect_garbage(store, given.dry_run, given.now)
+        elif given.command == "forget":
+            check_is_store(store.folder)
+            print(forget_study(store.folder, given.study))
         else:
             print(export_run(store, given.run_id, given.folder, given.adapter, given.again))
     except OSError as error:
@@ -59,9 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     gc = add_command(
         "gc",
         "drop the states, records and text that no study needs",
-        "A study needs nothing any more once its folder is removed. Nothing is dropped while a study is training.",
+        "What is dropped stays in the store's trash for a day, where the disk has room for it; a gc after that removes "
+        "it. Nothing is dropped while a study is training. A study is never forgotten by itself, also where its folder "
+        "is not there: see forget.",
     )
     gc.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
+    gc.add_argument("--now", action="store_true", help="remove at once what is dropped, and empty the trash")
+    forget = add_command(
+        "forget",
+        "forget a study, so that gc drops what only that study needs",
+        "Its results stay where they are. Its command, started again, finds in the store what was not dropped yet.",
+    )
+    forget.add_argument("study", help="the study's name, its folder, or the name of a file in the store's studies/")
     export = add_command(
         "export",
         "write a finished run as a Hugging Face folder",
@@ -81,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 def listing(store: Store) -> Iterator[str]:
     """One line for each study, one for the states that no study needs, and one for the sum."""
     kept = {state.path: size for state, size in store.kept_states()}
-    studies = study_records(store.folder)
+    files = study_files(store.folder)
+    studies = [record for record in files.values() if isinstance(record, StudyRecord)]
+    yield from (f"cannot be read: {why}" for why in files.values() if isinstance(why, str))
     for study in studies:
         sizes = [size for path, size in kept.items() if path in study.states]
         status = "complete" if study.complete else "unfinished"

@@ -8,11 +8,11 @@ from typing import Any
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.config_builder import build
 from replay_sweeps.data.study_texts import text_folder
-from replay_sweeps.errors import DamagedFile, UserError
-from replay_sweeps.files import folder_made_atomically
+from replay_sweeps.errors import CannotGoOn, DamagedFile, UserError
+from replay_sweeps.files import folder_made_atomically, inside, read_bounded
 from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.store.states import Store
-from replay_sweeps.store.study_records import StudyRecord, study_records
+from replay_sweeps.store.study_records import StudyRecord, study_files
 from replay_sweeps.tree.state_name import StateName
 
 
@@ -40,21 +40,24 @@ def export_run(store: Store, run_id: str, folder: Path, adapter: bool = False, a
         weights = store.open_state(state)
     except DamagedFile as error:
         raise UserError(f"{error}; {_how_to_make_again(store, study, state, run_id, again)}") from error
-    tokenizer = text_folder(store.folder) / "tokenizers" / read_into["tokenizer"]
+    try:
+        tokenizer = inside(text_folder(store.folder) / "tokenizers", read_into["tokenizer"])
+    except DamagedFile as error:
+        raise UserError(f"{error}: {_command(study)} writes the study's record anew") from error
     if not tokenizer.is_dir():
         raise UserError(f"the tokenizer of run {run_id} is not in {tokenizer}: {_command(study)} makes it again")
     from replay_sweeps.store.state_files import system_errors
 
-    with system_errors(folder), folder_made_atomically(folder) as made:
+    with system_errors(folder), folder_made_atomically(folder.resolve()) as made:  # a link to a folder is followed
         _write_model(made, model, read_into, weights, adapter)
         for file in tokenizer.iterdir():
-            (made / file.name).write_bytes(file.read_bytes())
+            (made / file.name).write_bytes(_content(file, study))
     return f"wrote run {run_id} of study {study.study}, {state.step:,} steps, to {folder}"
 
 
 def _study_and_state(store: Store, run_id: str) -> tuple[StudyRecord, StateName]:
     """The study that a run belongs to, and the run's last state. Raises UserError where no study has the run."""
-    studies = study_records(store.folder)
+    studies = [record for record in study_files(store.folder).values() if isinstance(record, StudyRecord)]
     for study in studies:
         if run_id in study.runs:
             state = StateName(*study.runs[run_id])
@@ -65,13 +68,20 @@ def _study_and_state(store: Store, run_id: str) -> tuple[StudyRecord, StateName]
     raise UserError(f"there is no run {run_id} in {store.folder}; {where}")
 
 
+def _content(file: Path, study: StudyRecord) -> bytes:
+    try:
+        return read_bounded(file)
+    except DamagedFile as error:
+        raise UserError(f"{error}: {_command(study)} makes it again") from error
+
+
 def _command(study: StudyRecord) -> str:
     """The command that the study last ran with."""
     try:
-        command: str = json.loads((Path(study.output) / "study.json").read_bytes())["command"]
-        return command
-    except (OSError, ValueError, KeyError):
-        return f"the command of study {study.study}"
+        command = json.loads(read_bounded(Path(study.output) / "study.json"))["command"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, DamagedFile, CannotGoOn):
+        command = None
+    return command if isinstance(command, str) else f"the command of study {study.study}"
 
 
 def _how_to_make_again(store: Store, study: StudyRecord, state: StateName, run_id: str, again: bool) -> str:

@@ -34,6 +34,7 @@ class FileKind:
 
 
 FILE_KINDS = (
+    FileKind("store", "store.json", "that the folder is a store, and of which version"),
     FileKind("store", "states/*/*/state.json", "names and checksums of a state's files", unit=3),
     FileKind("store", "states/*/*/model.safetensors", "weights", unit=3),
     FileKind("store", "states/*/*/optimizer.safetensors", "the optimizer's part of a state", unit=3),

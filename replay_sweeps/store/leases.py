@@ -14,46 +14,25 @@ names and the same bits. So a lease need not be a perfect lock.
 import errno
 import json
 import os
-import platform
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from replay_sweeps.errors import CannotGoOn, DamagedFile
+from replay_sweeps.files import is_real_folder, put_aside, read_bounded, remove, temporary_name, usable_folder
+from replay_sweeps.processes import host_name, process_birth
 
 HEARTBEAT_INTERVAL = 5.0  # seconds between heartbeats
 GRACE_PERIOD = 60.0  # seconds without a heartbeat after which a lease is stale
 WORKER_PREFIX = "worker-"  # begins the names of leases by which workers say that they are alive; they name no path
 HEARTBEAT_BYTES = 26  # length of the heartbeat, the first line of the file
-
-
-def host_name() -> str:
-    """The name of what process ids are unique in: this boot of this machine, and the namespace of processes."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return platform.node()
-
-
-def process_birth(pid: int) -> int | None:
-    """When a process started (clock ticks since boot; 0 where that is unknown), None if there is no such process."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    except (OSError, ValueError):
-        return 0
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return 0
+MOST_BYTES = 2**16  # of a lease's file
+LOST = "lost"  # in place of the owner's host: an observer that watched long enough has found the worker gone
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,12 @@ class LeaseOwner:
     def from_json(cls, text: bytes) -> "LeaseOwner":
         """Raises ValueError or TypeError where a file was half written."""
         record = dict(json.loads(text))
-        return cls(**{"lost_workers" if name == "lost" else name: value for name, value in record.items()})
+        owner = cls(**{"lost_workers" if name == "lost" else name: value for name, value in record.items()})
+        texts = (owner.owner, owner.session, owner.host, owner.log)
+        numbers = (owner.pid, owner.born, owner.lost_workers)
+        if not (all(isinstance(value, str) for value in texts) and all(isinstance(value, int) for value in numbers)):
+            raise TypeError("not an owner")
+        return owner
 
     def to_json(self) -> bytes:
         record = {"lost" if name == "lost_workers" else name: value for name, value in vars(self).items()}
@@ -80,10 +64,16 @@ class LeaseOwner:
 
     def is_gone(self) -> bool:
         """Whether the owner's process is known to have ended; False where it runs on another host."""
+        if self.host == LOST:
+            return True
         if self.host != host_name():
             return False
         born = process_birth(self.pid)
         return born is None or bool(born and self.born and born != self.born)
+
+    def is_alive(self) -> bool:
+        """Whether the owner's process is known to run; False where it runs on another host."""
+        return self.host == host_name() and not self.is_gone()
 
 
 class Lease:
@@ -126,17 +116,39 @@ def heartbeat(beats: int, step: int) -> bytes:
 
 
 def read_lease(file: Path) -> tuple[bytes, LeaseOwner | None] | None:
-    """The heartbeat of a lease and its owner (None: half written), or None if there is no such lease."""
+    """The heartbeat of a lease and its owner (None: half written, or no lease at all), or None if there is no file."""
     try:
-        content = file.read_bytes()
+        content = read_bounded(file, MOST_BYTES)
+    except (DamagedFile, CannotGoOn):  # something else in its place, or a lease that only its owner may read
+        return _time_of_change(file), None
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESTALE):
             return None
         raise
     try:
         return content[:HEARTBEAT_BYTES], LeaseOwner.from_json(content[HEARTBEAT_BYTES:])
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return content, None
+
+
+def _time_of_change(file: Path) -> bytes:
+    """Stands for a heartbeat that cannot be read: it changes when the file does. It is never compared with a clock."""
+    try:
+        return str(file.lstat().st_mtime_ns).encode()
+    except OSError:
+        return b""
+
+
+def _step_of(beat: bytes) -> int:
+    """The step in a heartbeat; 0 where it is damaged."""
+    try:
+        return int(beat.split()[1])
+    except (IndexError, ValueError):
+        return 0
+
+
+def _nothing() -> None:
+    pass
 
 
 class Leases:
@@ -158,7 +170,8 @@ class Leases:
     def names(self) -> list[str]:
         """The names of all leases, stale ones too."""
         try:
-            return [entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".")]
+            with os.scandir(usable_folder(self.folder)) as entries:
+                return [entry.name for entry in entries if not entry.name.startswith(".")]
         except FileNotFoundError:
             return []
 
@@ -202,13 +215,55 @@ class Leases:
         alive = {}
         names = self.names()
         for released in self._last_seen.keys() - set(names):
-            del self._last_seen[released]
+            self._last_seen.pop(released, None)
         for name in names:
             found = read_lease(self._lease_file(name))
             if found is not None and not self.is_stale(name, *found):
                 beat, owner = found
-                alive[name] = (int(beat.split()[1]), owner.session) if owner else (0, "")
+                alive[name] = (_step_of(beat), owner.session) if owner else (0, "")
         return alive
+
+    def any_alive(self, on_wait: Callable[[], None] = lambda: None) -> bool:
+        """Whether a worker lives. The leases of other hosts are watched, at most for the grace period.
+
+        `on_wait` is called once, before the first wait.
+        """
+        first: dict[str, Any] = {}
+        while alive := self._alive():
+            for name in alive:
+                seen, _ = self._last_seen[name]
+                _, owner = seen
+                if (owner and owner.is_alive()) or first.setdefault(name, seen) != seen:
+                    return True
+            on_wait()
+            on_wait = _nothing
+            time.sleep(min(0.5, self.grace_period / 10))
+        return False
+
+    def clear_stale(self, session_over: bool = False) -> None:
+        """Make what this observer has judged true for all: workers that start now have not watched yet.
+
+        A stale lease is removed. One of a path of the same session stays and is marked as lost, until the session is
+        over, so that the next worker knows how many workers the path has cost.
+        """
+        for name in self.names():
+            found = read_lease(self._lease_file(name))
+            if found is None or not self.is_stale(name, *found):
+                continue
+            owner = found[1]
+            stays = owner and owner.session == self.session and not name.startswith(WORKER_PREFIX) and not session_over
+            if stays and owner and owner.host == LOST:
+                continue
+            if self._remove_stale(name, owner) and stays and owner:
+                self._leave_as_lost(name, owner)
+
+    def _leave_as_lost(self, name: str, owner: LeaseOwner) -> None:
+        with suppress(FileExistsError):  # another worker was quicker
+            handle = os.open(self._lease_file(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                os.write(handle, heartbeat(0, 0) + replace(owner, host=LOST).to_json())
+            finally:
+                os.close(handle)
 
     def _create(self, name: str, previous_owner: LeaseOwner | None) -> Lease | None:
         """A new lease, or None where another worker was quicker."""
@@ -223,7 +278,7 @@ class Leases:
             log=str(self.log or ""),
         )
         file = self._lease_file(name)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        usable_folder(self.folder).mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
@@ -238,7 +293,7 @@ class Leases:
 
     def _remove_stale(self, name: str, judged: LeaseOwner | None) -> bool:
         """Remove the stale lease of the owner that was judged; False where another worker was quicker."""
-        aside = self.folder / f".{name}.{uuid.uuid4().hex}"
+        aside = temporary_name(self._lease_file(name))
         try:
             self._lease_file(name).rename(aside)
         except FileNotFoundError:
@@ -248,7 +303,10 @@ class Leases:
         if not is_the_judged_one:  # the quicker worker has a lease of its own by now, and it is this one: put it back
             with suppress(OSError):
                 os.link(aside, self._lease_file(name))
-        aside.unlink(missing_ok=True)
+        if is_real_folder(aside):
+            put_aside(aside)
+        else:
+            remove(aside)
         return is_the_judged_one
 
     def _lease_file(self, name: str) -> Path:

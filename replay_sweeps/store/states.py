@@ -1,18 +1,34 @@
 """The store of states: each is named by what was done to reach it, so that any command finds it again."""
 
 import logging
+import math
 import os
-import shutil
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import file_checksum, folder_made_atomically, read_record, write_record
+from replay_sweeps.files import (
+    file_checksum,
+    folder_made_atomically,
+    is_plain_name,
+    is_real_folder,
+    may_not_read,
+    put_aside,
+    read_record,
+    remove,
+    temporary_name,
+    usable_folder,
+    write_record,
+)
+from replay_sweeps.store.marker import mark_store
 from replay_sweeps.tree.state_name import ShortStateName, StateName, observation_name, observation_prefix
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # the columns of a training series, besides "step"
 METRICS = ("train_target_loss", "train_generic_loss", "gradient_norm", "learning_rate", "tokens_per_second", "mfu")
@@ -31,8 +47,16 @@ class SegmentRecord:
     seconds: float
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "SegmentRecord":
-        return cls(*(record[name] for name in ("parent_step", "parent_key", "series", "numerics", "seconds")))
+    def from_record(cls, record: dict[str, Any], step: int) -> "SegmentRecord":
+        """The segment that ended at `step`. Raises KeyError, TypeError or ValueError for a record of another shape."""
+        segment = cls(*(record[name] for name in ("parent_step", "parent_key", "series", "numerics", "seconds")))
+        # a segment leads back, else a chain of them would never end
+        has_parent = is_plain_name(segment.parent_key) and 0 < segment.parent_step < step
+        lengths = {len(segment.series[name]) for name in ("step", *METRICS)}
+        is_first = segment.parent_key is None and segment.parent_step == 0
+        if not ((has_parent or is_first) and len(lengths) == 1 and isinstance(segment.numerics, dict)):
+            raise ValueError("not a segment")
+        return segment
 
     def parent(self, tree: str) -> ShortStateName | None:
         """The state that training went on from, in the tree of the state itself; None for the initial weights."""
@@ -69,18 +93,30 @@ class Store:
         self, state: StateName, record: SegmentRecord, write: Callable[[Path], None], resumable: bool
     ) -> None:
         """Keep a state. `write` puts its safetensors files into a folder; `resumable` says whether the optimizer's are
-        among them. A state that is already there is left alone: the same name means the same bits."""
+        among them. A state that is already there is left alone: the same name means the same bits.
+
+        The state comes first and its record last: with its record a run counts as done, and then its weights are there
+        whenever the process is killed.
+        """
+        mark_store(self.folder)
+        if not self._is_kept(state, resumable):
+            with folder_made_atomically(self._state_folder(state), lambda: self._make_way(state, resumable)) as folder:
+                write(folder)
+                checksums = {path.name: file_checksum(path) for path in sorted(folder.iterdir())}
+                write_record(folder / "state.json", {"files": checksums, "resumable": resumable, "key": state.key})
         if self.segment_record(state) is None:
             write_record(self._record_file(state), {"state": state.path, **vars(record)})
-        final = self._state_folder(state)
-        if final.is_dir() and (not resumable or self.is_resumable(state)):
-            return
-        if final.is_dir():  # the weights alone were kept before
+
+    def _is_kept(self, state: StateName, resumable: bool) -> bool:
+        manifest = self._manifest(state)
+        return manifest is not None and (manifest["resumable"] or not resumable)
+
+    def _make_way(self, state: StateName, resumable: bool) -> None:
+        """Drop a state that another one is about to replace: the weights alone were kept before, or it is damaged."""
+        folder = self._state_folder(state)
+        if os.path.lexists(folder) and not self._is_kept(state, resumable):
+            self._record_file(state).unlink(missing_ok=True)  # a record without a state is a run without weights
             self.drop_state(state)
-        with folder_made_atomically(final) as folder:
-            write(folder)
-            checksums = {path.name: file_checksum(path) for path in sorted(folder.iterdir())}
-            write_record(folder / "state.json", {"files": checksums, "resumable": resumable, "key": state.key})
 
     def has_weights(self, state: StateName) -> bool:
         """Whether the state's weights are kept; their content is verified when they are opened."""
@@ -95,8 +131,8 @@ class Store:
         """The folder of a kept state, every byte verified. A damaged state is dropped, and DamagedFile raised."""
         folder = self._state_folder(state)
         try:
-            files = read_record(folder / "state.json")["files"]
-            wrong = [name for name, checksum in files.items() if file_checksum(folder / name) != checksum]
+            files = _read_manifest(folder)["files"]
+            wrong = [name for name, checksum in files.items() if file_checksum(folder / name, False) != checksum]
         except (DamagedFile, OSError) as error:
             self.drop_state(state)
             raise DamagedFile(f"the state {folder} is damaged: {error}") from error
@@ -107,28 +143,47 @@ class Store:
 
     def drop_state(self, state: StateName) -> None:
         """Remove a state's weights and optimizer; its record and its observations stay."""
-        shutil.rmtree(self._state_folder(state), ignore_errors=True)
+        folder = self._state_folder(state)
+        if is_real_folder(folder):  # renamed first: a state is there whole or not at all
+            hidden = temporary_name(folder)
+            try:
+                folder.rename(hidden)
+                folder = hidden
+            except FileNotFoundError:
+                return
+            except OSError:
+                logger.debug("%s could not be renamed", folder, exc_info=True)
+        remove(folder)
 
     def kept_states(self) -> Iterator[tuple[ShortStateName, int]]:
         """All states whose weights are kept, with the bytes that each takes."""
-        for folder in sorted((self.folder / "states").glob("*/*")):
-            state = ShortStateName.parse(f"{folder.parent.name}/{folder.name}")
-            if state is not None:
-                yield state, sum(file.stat().st_size for file in folder.iterdir())
+        for tree, name in self.entries("states"):
+            state, folder = ShortStateName.parse(f"{tree}/{name}"), self.folder / "states" / tree / name
+            if state is not None and is_real_folder(folder):
+                yield state, bytes_of(folder)
+
+    def entries(self, kind: str) -> Iterator[tuple[str, str]]:
+        """Tree and name of all that lies in the folders of one of KINDS; links to folders are not followed."""
+        for tree in sorted(_visible(usable_folder(self.folder / kind))):
+            if is_real_folder(self.folder / kind / tree):
+                yield from ((tree, name) for name in sorted(_visible(self.folder / kind / tree)))
 
     def names(self, kind: str, tree: str) -> set[str]:
         """The names of all that is kept of one of KINDS in a tree, without endings; the folder is read once."""
-        try:
-            entries = os.scandir(self.folder / kind / tree)
-        except FileNotFoundError:
-            return set()
-        with entries:
-            return {entry.name.removesuffix(".json") for entry in entries if not entry.name.startswith(".")}
+        return {name.removesuffix(".json") for name in _visible(self._tree_folder(kind, tree))}
 
     def segment_record(self, state: StateName | ShortStateName) -> SegmentRecord | None:
         """The segment that produced a state, or None."""
-        record = self._read_or_remove(self._record_file(state))
-        return SegmentRecord.from_record(record) if record else None
+        return self._read_or_remove(
+            self._record_file(state), lambda found: SegmentRecord.from_record(found, state.step)
+        )
+
+    def peek_segment_record(self, state: StateName | ShortStateName) -> SegmentRecord | None:
+        """As `segment_record`, for who only looks: raises DamagedFile for a damaged record, and leaves it."""
+        try:
+            return _shaped(self._record_file(state), lambda found: SegmentRecord.from_record(found, state.step))
+        except FileNotFoundError:
+            return None
 
     def save_observation(self, state: StateName, store: str, losses: dict[str, float]) -> None:
         """Keep the losses of a state on the validation store with this fingerprint."""
@@ -136,7 +191,7 @@ class Store:
 
     def observation(self, state: StateName, store: str) -> dict[str, float] | None:
         """The losses of a state on the validation store with this fingerprint, or None."""
-        return self._read_or_remove(self._observation_file(state, store))
+        return self._read_or_remove(self._observation_file(state, store), _losses)
 
     def remove_observations(self, state: StateName) -> None:
         """Remove all observations of a state, so that a study that needs them makes the state again."""
@@ -149,38 +204,130 @@ class Store:
 
     def failure(self, state: StateName) -> Failure | None:
         """Why a state could not be reached, or None."""
-        record = self._read_or_remove(self._failure_file(state))
-        return Failure(record["reason"], record["log"]) if record else None
+        return self._read_or_remove(
+            self._failure_file(state), lambda found: Failure(_text(found["reason"]), _text(found["log"]))
+        )
 
     def clear_failure(self, state: StateName) -> None:
         """Remove the record of a failure, so that the state is tried again."""
         self._failure_file(state).unlink(missing_ok=True)
 
     def _state_folder(self, state: StateName) -> Path:
-        return self.folder / "states" / state.path
+        return self._place("states", state.tree, state.name)
 
     def _record_file(self, state: StateName | ShortStateName) -> Path:
-        return self.folder / "records" / f"{state.path}.json"
+        return self._place("records", state.tree, f"{state.name}.json")
 
     def _observation_file(self, state: StateName, store: str) -> Path:
-        return self.folder / "observations" / state.tree / f"{observation_name(state, store)}.json"
+        return self._place("observations", state.tree, f"{observation_name(state, store)}.json")
 
     def _failure_file(self, state: StateName) -> Path:
-        return self.folder / "failures" / f"{state.path}.json"
+        return self._place("failures", state.tree, f"{state.name}.json")
+
+    def _place(self, kind: str, tree: str, name: str) -> Path:
+        """A path in the folder of a tree. Names come from files too: raises DamagedFile where one leads elsewhere."""
+        if not (is_plain_name(tree) and is_plain_name(name)):
+            raise DamagedFile(f"{tree}/{name} is not the name of a state")
+        return self._tree_folder(kind, tree) / name
+
+    def _tree_folder(self, kind: str, tree: str) -> Path:
+        """The folder of a tree; a file or a link in its place is put aside, since a link may lead out of the store."""
+        folder = self.folder / kind / tree
+        try:
+            is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+        except OSError:
+            usable_folder(self.folder / kind)
+            return folder
+        if not is_folder:
+            put_aside(folder)
+        return folder
 
     def _manifest(self, state: StateName) -> dict[str, Any] | None:
-        return self._read_or(self._state_folder(state) / "state.json", lambda: self.drop_state(state))
+        return self._read_or(
+            self._state_folder(state), _read_manifest, lambda folder: self.drop_state(state), "the state is dropped"
+        )
 
-    def _read_or_remove(self, file: Path) -> dict[str, Any] | None:
-        return self._read_or(file, lambda: file.unlink(missing_ok=True))
+    def _read_or_remove(self, file: Path, shape: Callable[[dict[str, Any]], T]) -> T | None:
+        return self._read_or(file, lambda path: _shaped(path, shape), _remove_record, "it is made again")
 
-    def _read_or(self, file: Path, remove: Callable[[], None]) -> dict[str, Any] | None:
-        """The content of a file; None where there is none, or where it is damaged and `remove` was called."""
+    def _read_or(self, path: Path, read: Callable[[Path], T], clear: Callable[[Path], None], then: str) -> T | None:
+        """What `read` finds; None where there is nothing, or where it is damaged and `clear` was called."""
         try:
-            return read_record(file)
+            return read(path)
         except FileNotFoundError:
             return None
         except DamagedFile as error:
-            logger.warning("%s; it is made again", error)
-            remove()
+            logger.warning("%s; %s", error, then)
+            clear(path)
             return None
+
+
+def bytes_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links are not followed."""
+    found = path.rglob("*") if is_real_folder(path) else [path]
+    sizes = []
+    for file in found:
+        with suppress(OSError):  # what vanishes meanwhile
+            sizes.append(file.lstat().st_size if not is_real_folder(file) else 0)
+    return sum(sizes)
+
+
+def _visible(folder: Path) -> list[str]:
+    """The names in a folder that are not hidden; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise may_not_read(folder, error) from error
+
+
+def _remove_record(file: Path) -> None:
+    """Make way for a record: a damaged one is removed, what is no file is put aside."""
+    if is_real_folder(file):
+        put_aside(file)
+    else:
+        remove(file)
+
+
+def _shaped(file: Path, shape: Callable[[dict[str, Any]], T]) -> T:
+    """A record in the shape that is expected of it. Raises DamagedFile, FileNotFoundError."""
+    record = read_record(file)
+    try:
+        return shape(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFile(f"{file} is a record of another shape") from error
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The record in a state's folder: its files with their checksums, and whether training can go on from it."""
+    if not is_real_folder(folder):
+        if os.path.lexists(folder):
+            raise DamagedFile(f"{folder} is not a folder")
+        raise FileNotFoundError(folder)
+
+    def shape(record: dict[str, Any]) -> dict[str, Any]:
+        files = record["files"]
+        if not (files and all(map(is_plain_name, files)) and isinstance(record["resumable"], bool)):
+            raise ValueError("not a state")
+        return record
+
+    try:
+        return _shaped(folder / "state.json", shape)
+    except FileNotFoundError as error:
+        if not folder.is_dir():  # another process dropped it just now
+            raise
+        raise DamagedFile(f"{folder} is not a whole state") from error
+
+
+def _losses(record: dict[str, Any]) -> dict[str, float]:
+    if not math.isfinite(record["loss"]):
+        raise ValueError("not a loss")
+    return record
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value

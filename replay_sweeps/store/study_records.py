@@ -2,15 +2,24 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config_builder import known_settings, plain_values, renames_states
-from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import fingerprint, read_record, write_record
+from replay_sweeps.errors import CannotGoOn, DamagedFile, UserError
+from replay_sweeps.files import fingerprint, is_plain_name, put_aside, read_record, usable_folder, write_record
+from replay_sweeps.store.marker import mark_store
+from replay_sweeps.store.trash import drop
+from replay_sweeps.tree.state_name import ShortStateName, StateName
 from replay_sweeps.tree.study_plan import StudyPlan
+
+_WHAT_TO_DO = (
+    "it may need anything in this store, so nothing is dropped; start that study's command again, which writes it "
+    "anew, or give it up: replay-store forget {name}"
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class StudyRecord:
     """What one study needs of a store, and the settings that named it."""
 
     study: str
-    output: str  # the study's folder; once it is gone, the garbage collector removes this record
+    output: str  # the study's folder
     complete: bool
     states: frozenset[str]  # paths of all states that are saved or observed
     settings: Mapping[str, Any]  # that shape states and have one value in all runs, by dotted name; and of each text
@@ -91,7 +100,12 @@ def _record_file(store: Path, study: str, output: Path | str) -> Path:
 def write_study_record(store: Path, study_record: StudyRecord) -> None:
     """Write a study's record into the store, in place of its former one."""
     record = {**vars(study_record), "states": sorted(study_record.states), "texts": sorted(study_record.texts)}
-    write_record(_record_file(store, study_record.study, study_record.output), record)
+    mark_store(store)
+    file = _record_file(store, study_record.study, study_record.output)
+    usable_folder(store / "studies")
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        put_aside(file)
+    write_record(file, record)
 
 
 def keep_texts(store: Path, study: str, output: Path, texts: frozenset[str]) -> None:
@@ -101,35 +115,101 @@ def keep_texts(store: Path, study: str, output: Path, texts: frozenset[str]) -> 
     """
     if not texts:
         return
-    before = read_study_record(store, study, output)
+    try:
+        before = _read_file(_record_file(store, study, output))
+    except FileNotFoundError:
+        before = None
+    except DamagedFile:
+        return  # nothing is collected while it is damaged; a new one without its states would let them be collected
     known = before or StudyRecord(study, str(output.absolute()), False, frozenset(), {}, (), {})
     if not texts <= known.texts:
-        output.mkdir(parents=True, exist_ok=True)  # a study is gone when its folder is
+        output.mkdir(parents=True, exist_ok=True)  # gc tells of a study whose folder is not there
         write_study_record(store, dataclasses.replace(known, texts=known.texts | texts))
 
 
 def read_study_record(store: Path, study: str, output: Path) -> StudyRecord | None:
-    """The record that a study left when it last ran, or None."""
-    return _read_record_file(_record_file(store, study, output))
+    """The record that a study left when it last ran; None where there is none that can be read."""
+    try:
+        return _read_file(_record_file(store, study, output))
+    except (FileNotFoundError, DamagedFile):
+        return None
+
+
+def study_files(store: Path) -> dict[Path, StudyRecord | str]:
+    """The records of all studies in a store, by file; in place of one that cannot be read, why."""
+    found: dict[Path, StudyRecord | str] = {}
+    folder = usable_folder(store / "studies")
+    for file in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else ():
+        try:
+            found[file] = _read_file(file)
+        except FileNotFoundError:
+            continue
+        except DamagedFile as error:
+            found[file] = str(error)
+        except CannotGoOn as error:
+            [found[file]] = error.problems
+    return found
 
 
 def study_records(store: Path) -> list[StudyRecord]:
-    """The records of all studies in a store."""
-    return [found for file in sorted((store / "studies").glob("*.json")) if (found := _read_record_file(file))]
+    """The records of all studies in a store. Raises CannotGoOn where one cannot be read: it may need anything."""
+    found = study_files(store)
+    problems = [f"{why}: {_WHAT_TO_DO.format(name=file.name)}" for file, why in found.items() if isinstance(why, str)]
+    if problems:
+        raise CannotGoOn(*problems)
+    return [record for record in found.values() if isinstance(record, StudyRecord)]
 
 
-def remove_study_record(store: Path, study_record: StudyRecord) -> None:
-    """Remove a study's record."""
-    _record_file(store, study_record.study, study_record.output).unlink(missing_ok=True)
+def forget_study(store: Path, wanted: str) -> str:
+    """Move a study's record into the trash, and return one line that says so.
+
+    `wanted` is the study's name, its output folder, or the name of its record's file. Raises UserError where no study
+    or more than one is called so.
+    """
+    files = study_files(store)
+    found = [file for file, record in files.items() if _is_called(file, record, wanted)]
+    if not found:
+        raise UserError(f"no study of {store} is called {wanted}: replay-store list names them")
+    if len(found) > 1:
+        folders = ", ".join(record.output for file in found if isinstance(record := files[file], StudyRecord))
+        raise UserError(f"{len(found)} studies are called {wanted}: give the folder of one of them ({folders})")
+    drop(store, found, at_once=False)
+    return f"forgot {wanted}: the next replay-store gc drops what no other study needs"
 
 
-def _read_record_file(file: Path) -> StudyRecord | None:
+def _is_called(file: Path, record: "StudyRecord | str", wanted: str) -> bool:
+    if wanted in (file.name, str(file)):
+        return True
+    return isinstance(record, StudyRecord) and (
+        record.study == wanted or Path(record.output) == Path(wanted).expanduser().absolute()
+    )
+
+
+def _read_file(file: Path) -> StudyRecord:
+    """A study's record. Raises FileNotFoundError, and DamagedFile for what this version cannot make sense of."""
+    record = read_record(file)
     try:
-        record = read_record(file)
         sets = {name: frozenset(record[name]) for name in ("states", "texts")}
-        return StudyRecord(**{**record, **sets, "varying": tuple(record["varying"])})
-    except (FileNotFoundError, DamagedFile, TypeError, KeyError):
-        return None
+        study = StudyRecord(**{**record, **sets, "varying": tuple(record["varying"])})
+        _check_shape(study)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise DamagedFile(f"{file} is not a study's record of this version") from error
+    return study
+
+
+def _check_shape(study: StudyRecord) -> None:
+    """Raise ValueError or TypeError where a value is not of the kind that it should be, or a name leads elsewhere."""
+    names = [StateName(*state).path for state in study.runs.values()]
+    names += study.states
+    is_sound = (
+        all(isinstance(text, str) for text in (study.study, study.output))
+        and isinstance(study.complete, bool)
+        and all(isinstance(mapping, dict) for mapping in (study.settings, study.cells, *study.models.values()))
+        and all(ShortStateName.parse(name) and all(map(is_plain_name, name.split("/"))) for name in names)
+        and all(all(map(is_plain_name, text.split("/"))) for text in study.texts)
+    )
+    if not is_sound:
+        raise ValueError("not a study's record")
 
 
 def renamed(plan: StudyPlan, before: StudyRecord | None) -> list[dict[str, Any]]:

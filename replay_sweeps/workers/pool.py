@@ -34,6 +34,12 @@ class WorkerPool:
 
         Raises CannotGoOn when a worker could not write, or when workers end again and again without doing anything.
         """
+        try:
+            self._run_rounds(progress)
+        finally:
+            self.leases.clear_stale(session_over=True)
+
+    def _run_rounds(self, progress: Progress | None) -> None:
         idle, before = 0, None
         while True:
             missing = self.status.missing()
@@ -43,6 +49,7 @@ class WorkerPool:
             if not ready or (self.pool.fail_fast and any(map(self.status.failed, range(len(missing))))):
                 return
             held = self.leases.held()
+            self.leases.clear_stale()  # a worker that starts now has not watched: it takes what this process judged
             free = sum(self.status.tree.lease_name(index) not in held for index, _ in ready)
             if not free:
                 time.sleep(LOOK_EVERY)

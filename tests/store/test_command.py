@@ -6,6 +6,7 @@ import pytest
 
 from replay_sweeps.store import command as store_command
 from replay_sweeps.store import gc
+from replay_sweeps.store.marker import mark_store
 from replay_sweeps.store.states import SegmentRecord, Store
 from replay_sweeps.store.study_records import StudyRecord, write_study_record
 from replay_sweeps.tree.state_name import StateName
@@ -47,6 +48,7 @@ def test_a_store_command_says_in_one_line_that_a_disk_is_in_the_way(
 
     monkeypatch.setattr(store_command, "export_run", refuse)
     monkeypatch.setattr(gc, "study_records", refuse)
+    mark_store(tmp_path)
     assert store_command.main([*wanted, "--store", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         "replay-store: there cannot be written (Permission denied): give a folder that can\n"

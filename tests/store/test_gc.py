@@ -16,9 +16,10 @@ from replay_sweeps.main import main
 from replay_sweeps.store import command as store_command
 from replay_sweeps.store.gc import collect_garbage
 from replay_sweeps.store.leases import Leases
+from replay_sweeps.store.marker import mark_store
 from replay_sweeps.store.states import METRICS, SegmentRecord, Store
 from replay_sweeps.store.status import StudyStatus
-from replay_sweeps.store.study_records import StudyRecord, study_records, write_study_record
+from replay_sweeps.store.study_records import StudyRecord, forget_study, study_records, write_study_record
 from replay_sweeps.tree.state_name import StateName, observation_name
 from replay_sweeps.tree.study_plan import StudyPlan
 from replay_sweeps.workers.work_order import PoolSettings
@@ -135,8 +136,12 @@ def test_a_study_that_is_trained_keeps_all_that_it_needs(
     assert files(training.store) == before and not any(status.missing())
     (tmp_path / "output").rmdir()
     collect_garbage(training.store, dry_run=False)
+    assert files(training.store) == before and not any(status.missing())
+    assert "single keeps what it needs, though its folder" in capsys.readouterr().out
+    forget_study(training.store.folder, "single")
+    collect_garbage(training.store, dry_run=False)
     assert files(training.store) == set() and study_records(training.store.folder) == []
-    assert "forgot" in capsys.readouterr().out
+    assert "they stay in" in capsys.readouterr().out
 
 
 def test_nothing_is_dropped_while_a_worker_trains(tmp_path: Path) -> None:
@@ -155,6 +160,7 @@ def test_nothing_is_dropped_while_a_worker_trains(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_half_written_is_dropped(tmp_path: Path) -> None:
     store = Store(tmp_path)
+    mark_store(tmp_path)
     half_written = tmp_path / "states" / ("a" * 16) / ".000000001-b.c.tmp"
     half_written.mkdir(parents=True)
     (half_written / "model.safetensors").write_bytes(b"half")
@@ -176,12 +182,16 @@ def test_the_store_is_listed_and_what_no_study_refers_to_is_dropped(
     assert store_command.main(["gc", *given]) == 0
     assert capsys.readouterr().out == "dropped 0 states, 0 records, 0 folders of text, 0.0 MB\n"
     (tmp_path / "two").rename(tmp_path / "away")
+    assert store_command.main(["gc", *given]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "dropped 0 states, 0 records, 0 folders of text, 0.0 MB" and "forget" in said[1]
+    assert store_command.main(["forget", str(tmp_path / "two"), *given]) == 0
+    assert capsys.readouterr().out.startswith("forgot ")
     assert store_command.main(["gc", *given, "--dry-run"]) == 0
     assert store_command.main(["gc", *given]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].replace("would drop", "dropped") == said[2] and "dropped 2 states" in said[2]
     assert "4 folders of text" in said[2]  # of the target that only the second study had: cleaned, and its three parts
-    assert said[3].startswith("forgot single")
     assert main(command(f"paths.store={store}", "schedule.replay_fraction=0,0.5", output="one")) == 0
     assert "runs 0/" not in capsys.readouterr().err
 
