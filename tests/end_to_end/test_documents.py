@@ -43,7 +43,7 @@ PLANNED = {
 ROWS = ["trainer.row_length=32", "trainer.batch_rows=8", "trainer.compile=false", "trainer.threads=1"]
 TINY = ["+scale=tiny", "schedule.total_tokens=32768", "evaluation.tokens=1024"]
 TINY_PRETRAINED = [*ROWS, "schedule.target_tokens=1024", "evaluation.tokens=1024"]
-TINY_STUDY = [*ROWS, "evaluation.tokens=1024", "target.max_documents=60", "target.validation_fraction=0.3"]
+TINY_STUDY = [*ROWS, "evaluation.tokens=1024", "target.max_documents=30", "target.validation_fraction=0.3"]
 
 
 @dataclass(frozen=True)
