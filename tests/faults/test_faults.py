@@ -18,8 +18,10 @@ from tests.faults.world import OTHER_TREE, World, without_times
 
 FOLDERS = sorted({(kind.place, folder) for kind in FILE_KINDS for folder in kind.folders()})
 NEEDS_WORK = ("states", "claims", "failures")  # folders that a command looks into only where something is left to do
-MAY_BE_GONE = ("claims", "failures", "timings", "logs", "states")  # after a command that finished the study
-NOT_READ_AGAIN = (("text", "text"), ("text", "sampled"))  # once it is tokenised: damage there waits until it is read
+# after a command that finished the study: some were of the past, others are made when they are needed. How steps were
+# cut into segments may differ, so that records do; a run's history does not, whatever they are
+NOT_MADE_AGAIN = ("claims", "failures", "timings", "logs", "states", "records", "work.json", "measure.json")
+NOT_READ_AGAIN = (("text", "text"), ("text", "sampled"), ("history",))  # damage there waits until it is read
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         acquire = leases.Leases.acquire
         patch.setattr(leases.Leases, "acquire", lambda self, name: acquired.append(name) or acquire(self, name))
         assert entry.main(world.command()) == 0
-    assert store_command(["gc", "--store", str(world.store)]) == 0  # drops what measuring left
+    assert store_command(["gc", "--now", "--store", str(world.store)]) == 0  # drops what measuring left
     world.lease = next(name for name in acquired if not name.startswith(leases.WORKER_PREFIX))
     world.adopt()
     return world
@@ -68,7 +70,12 @@ def test_a_healthy_world_stays_as_it_is(command: str, world: World, commands: Co
 @pytest.mark.parametrize("kind", FILE_KINDS, ids=lambda kind: kind.pattern)
 def test_a_damaged_file_harms_nothing_else(kind: FileKind, fault: str, world: World, commands: Commands) -> None:
     ours = [path for path in world.files(kind.place) if kind_of(kind.place, path) is kind and _is_ours(path)]
-    path = ours[-1]  # of states the last of a run, which is needed most
+    # of states the last of a run is needed most, of the text's records that of the whole study, which is the largest
+    path = (
+        max(ours, key=lambda path: ((world.store / path).stat().st_size, path))
+        if "records" in kind.pattern
+        else ours[-1]
+    )
     _check(
         world, commands, kind.place, path, fault, FILE_FAULTS[fault], len(path.parts) - kind.unit if kind.unit else 0
     )
@@ -138,7 +145,7 @@ def _is_allowed(world: World, command: str, path: str, change: str) -> bool:
     kept = ("store/states", "store/records", "store/observations", "store/text", "store/studies")
     if OTHER_TREE in path or "studies/other" in path or "sampled" in path:
         return False
-    if change == "wrote" and rest.endswith(DAMAGED_SUFFIX):
+    if change == "wrote" and any(part.endswith(DAMAGED_SUFFIX) for part in PurePath(rest).parts):
         return True  # put aside
     if rest.startswith(("store/claims", "store/failures", "store/trash")):
         return command in ("resume", "gc")
@@ -153,19 +160,26 @@ def _differing_bits(world: World, damaged: str, fault: str) -> Iterator[str]:
     """The files that a finished command left with other bits than the healthy one, what measures time left out."""
     for place, root in (("store", "output/store"), ("output", "output")):
         for path in world.files(place):
-            here, healthy = (folder / root / path for folder in (world.folder, world.healthy))
-            if not here.is_file():
-                if path.parts[0] not in MAY_BE_GONE:
-                    yield f"left out {root}/{path}"
-            elif fault == "newer version" and f"{root}/{path}" == damaged:
-                continue  # sound, and what this version does not know is left to later ones
-            elif path.parts[0] in ("records", "history") or path.name == "runs.csv":
-                if without_times(here) != without_times(healthy):
-                    yield f"other content in {root}/{path}"
-            elif damaged and f"{root}/{path}".startswith(damaged) and path.parts[:2] in NOT_READ_AGAIN:
+            name = f"{root}/{path}"
+            here, healthy = (folder / name for folder in (world.folder, world.healthy))
+            if damaged and f"{name}/".startswith(f"{damaged}/") and _stays_damaged(path, fault):
                 continue
+            if not here.is_file():
+                if path.parts[0] not in NOT_MADE_AGAIN and path.name != "lock":
+                    yield f"left out {name}"
+            elif path.name == "runs.csv" or path.parts[0] == "history":
+                if without_times(here) != without_times(healthy):
+                    yield f"other content in {name}"
             elif _has_same_bits(path) and here.read_bytes() != healthy.read_bytes():
-                yield f"other bits in {root}/{path}"
+                yield f"other bits in {name}"
+
+
+def _stays_damaged(path: PurePath, fault: str) -> bool:
+    """Whether nobody mends a damaged file: the finished command has no use for it."""
+    if OTHER_TREE in path.parts or path.name.startswith("other-"):
+        return True  # another study's, lost with the folder that was damaged
+    # what is sound, with a field that a later version wrote, stays as it is
+    return path.parts[:2] in NOT_READ_AGAIN or path.parts[:1] in NOT_READ_AGAIN or fault == "newer version"
 
 
 def _has_same_bits(path: PurePath) -> bool:

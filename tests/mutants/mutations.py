@@ -39,14 +39,14 @@ MUTATIONS = (
     Mutation(
         "a record is read only if it matches its checksum",
         "replay_sweeps/files.py",
-        "    if fingerprint(record) != checksum:",
+        "    if not is_sound:",
         "    if False:",
         ("tests/test_files.py", "tests/store/test_states.py"),
     ),
     Mutation(
         "a state is opened only if its files match their checksums",
         "replay_sweeps/store/states.py",
-        "if file_checksum(folder / name) != checksum]",
+        "if file_checksum(folder / name, False) != checksum]",
         "if not (folder / name).is_file()]",
         ("tests/store/test_states.py",),
     ),
@@ -142,10 +142,40 @@ MUTATIONS = (
         ("tests/store/test_retention.py", "tests/workers/test_worker.py"),
     ),
     Mutation(
+        "a state is there before the record that says so",
+        "replay_sweeps/store/states.py",
+        "        mark_store(self.folder)\n        if not self._is_kept(state, resumable):",
+        "        mark_store(self.folder)\n"
+        '        write_record(self._record_file(state), {"state": state.path, **vars(record)})\n'
+        "        if not self._is_kept(state, resumable):",
+        ("tests/store/test_kill.py::test_a_run_that_is_done_has_its_weights_wherever_the_worker_was_killed",),
+    ),
+    Mutation(
         "garbage collection drops nothing of an unfinished study",
         "replay_sweeps/store/gc.py",
-        "if not is_needed and tree not in unfinished:",
-        "if not is_needed:",
-        ("tests/store/test_gc.py",),
+        'whole = {name.partition("/")[0] for study in studies if not study.complete for name in study.states}',
+        "whole: set[str] = set()",
+        ("tests/store/test_gc.py", "tests/store/test_gc_safety.py"),
+    ),
+    Mutation(
+        "garbage collection drops nothing behind a record that it cannot read",
+        "replay_sweeps/store/gc.py",
+        '            whole.add(state.partition("/")[0])',
+        "            pass",
+        ("tests/store/test_gc_safety.py",),
+    ),
+    Mutation(
+        "a study whose record cannot be read stops garbage collection",
+        "replay_sweeps/store/study_records.py",
+        "    if problems:\n        raise CannotGoOn(*problems)\n",
+        "",
+        ("tests/store/test_gc_safety.py",),
+    ),
+    Mutation(
+        "no path that a file names leads out of its folder",
+        "replay_sweeps/files.py",
+        '    if not parts or ".." in parts or PurePosixPath(*parts).is_absolute():',
+        "    if not parts:",
+        ("tests/store/test_gc_safety.py", "tests/test_files.py"),
     ),
 )
