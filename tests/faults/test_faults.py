@@ -124,10 +124,19 @@ def _problems(world: World, command: str, outcome: Outcome, damaged: str = "", f
         if damaged and (path == damaged or path.startswith(f"{damaged}/") or damaged.startswith(f"{path}/")):
             continue
         change = _change(world, path)
+        if fault == "link outside" and change == "wrote" and _is_on_another_disk(damaged, path):
+            continue
+        if fault == "missing" and command == "gc" and damaged.startswith("output/store/studies"):
+            continue  # as if forgotten: what only those studies needed is in the trash for a day
         if not _is_allowed(world, command, path, change):
             yield f"{change} {path}"
     if command == "resume" and outcome.code == 0:
         yield from _differing_bits(world, damaged, fault)
+
+
+def _is_on_another_disk(linked: str, path: str) -> bool:
+    """Whether a path lies where a folder of the store was led by its user: a store may lie on several disks."""
+    return PurePath(linked).parent == PurePath("output/store") and path.startswith("victim/")
 
 
 def _change(world: World, path: str) -> str:

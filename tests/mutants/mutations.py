@@ -18,8 +18,8 @@ MUTATIONS = (
     Mutation(
         "a file's content is on the disk before its name is",
         "replay_sweeps/files.py",
-        "            file.flush()\n            os.fsync(file.fileno())\n        temporary.replace(path)",
-        "            file.flush()\n        temporary.replace(path)",
+        "            file.flush()\n            os.fsync(file.fileno())\n        try:",
+        "            file.flush()\n        try:",
         ("tests/test_files.py",),
     ),
     Mutation(
