@@ -10,7 +10,6 @@ from pathlib import PurePath
 import pytest
 
 from replay_sweeps.files import DAMAGED_SUFFIX
-from replay_sweeps.store.command import main as store_command
 from replay_sweeps.store.file_kinds import FILE_KINDS, FileKind, kind_of
 from tests.faults.commands import COMMANDS, HANGS, Commands, Outcome
 from tests.faults.damage import FILE_FAULTS, FOLDER_FAULTS, Damage
@@ -24,26 +23,7 @@ NOT_MADE_AGAIN = ("claims", "failures", "timings", "logs", "states", "records", 
 NOT_READ_AGAIN = (("text", "text"), ("text", "sampled"), ("history",))  # damage there waits until it is read
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The healthy world, trained once."""
-    from replay_sweeps import main as entry
-    from replay_sweeps.store import leases
-
-    world = World(tmp_path_factory.mktemp("faults"))
-    world.write_texts()
-    acquired: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        acquire = leases.Leases.acquire
-        patch.setattr(leases.Leases, "acquire", lambda self, name: acquired.append(name) or acquire(self, name))
-        assert entry.main(world.command()) == 0
-    assert store_command(["gc", "--now", "--store", str(world.store)]) == 0  # drops what measuring left
-    world.lease = next(name for name in acquired if not name.startswith(leases.WORKER_PREFIX))
-    world.adopt()
-    return world
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def commands(world: World) -> Iterator[Commands]:
     """The commands on the healthy world."""
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +53,7 @@ def test_a_damaged_file_harms_nothing_else(kind: FileKind, fault: str, world: Wo
     # of states the last of a run is needed most, of the text's records that of the whole study, which is the largest
     path = (
         max(ours, key=lambda path: ((world.store / path).stat().st_size, path))
-        if "records" in kind.pattern
+        if kind.pattern.startswith("text/records/")
         else ours[-1]
     )
     _check(

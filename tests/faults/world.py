@@ -15,7 +15,7 @@ from replay_sweeps.store.states import KINDS
 from replay_sweeps.store.study_records import StudyRecord, study_records, write_study_record
 from tests.store.golden import golden_command, write_texts
 
-SAMPLED = "sampled/0123456789abcdef"
+SAMPLED = "sampled/fedcba9876543210"
 OTHER_TREE = "0123456789abcdef"
 NO_PROCESS = 2**22 + 1  # above the largest process id
 
