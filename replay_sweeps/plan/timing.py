@@ -43,7 +43,7 @@ def measure(run: PlannedRun, tokens: int, train: Train) -> Timing:
     step = median(after - before for before, after in pairwise([0.0, *done][steps > 1 :]))
     begin = max(0.0, done[0] - step)
     trainer = run.config.trainer
-    forward = FORWARD * step / (trainer.batch_rows * trainer.row_length)  # validation takes no less than this
+    forward = FORWARD * step / trainer.tokens_per_step  # validation takes no less than this
     # a path saves its last state, and its parent path saved the state that it begins with
     return Timing(step, max(forward, (validation - begin) / tokens), begin + 2 * save)
 
@@ -67,8 +67,8 @@ def scaled(timing: Timing, measured: PlannedRun, run: PlannedRun) -> Timing:
     """The timing of another root, by the operations of its steps and the size of its model."""
     if run.root == measured.root:
         return timing
-    step = run.step_flops / measured.step_flops
-    token = step * measured.step_tokens / run.step_tokens
+    step = run.flops_per_step / measured.flops_per_step
+    token = step * measured.tokens_per_step / run.tokens_per_step
     return Timing(timing.step * step, timing.validation_token * token, timing.path * token)
 
 
@@ -78,12 +78,12 @@ def estimated(
     """A timing without measuring, and what it rests on: the rate at which the store trained, or the device's."""
     trainer = run.config.trainer
     if tokens_per_second:
-        step, source = run.step_tokens / tokens_per_second, "the rate that was measured in this store"
-    elif (long := hours(run.step_flops, trainer, rates)) is not None:
+        step, source = run.tokens_per_step / tokens_per_second, "the rate that was measured in this store"
+    elif (long := hours(run.flops_per_step, trainer, rates)) is not None:
         step, source = 3600 * long, f"{trainer.utilisation:.0%} of the peak rate"
     else:
         return None
-    return Timing(step, FORWARD * step / run.step_tokens, 0.0), source
+    return Timing(step, FORWARD * step / run.tokens_per_step, 0.0), source
 
 
 def _timing_file(store: Path, run: PlannedRun, workers: int) -> Path:

@@ -13,12 +13,13 @@ _OF_OLDER_STORES = ("numerics/*.json", "studies/*.json", "records/*/*.json")
 
 
 def mark_store(folder: Path) -> None:
-    """Say of a folder that it is a store, unless it says so already."""
+    """Say of a folder that it is a store, unless it says so already, or cannot be written: who must write, tells so."""
     file = folder / MARKER
     if _version(file) is None:
         if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
             put_aside(file)
-        write_record(file, {"version": VERSION})
+        with suppress(OSError):
+            write_record(file, {"version": VERSION})
 
 
 def check_is_store(folder: Path) -> None:

@@ -13,7 +13,7 @@ TRASH = "trash"  # <time>-<random>/<path in the store>: moved back by hand, it i
 
 
 def has_room(store: Path, size: int) -> bool:
-    """Whether what is dropped, `size` bytes, can stay a while: the disk has that much free beside it."""
+    """Whether what is dropped and was dropped, `size` bytes, can stay a while: the disk has as much free beside it."""
     try:
         return shutil.disk_usage(store).free > size
     except OSError:

@@ -13,7 +13,6 @@ from replay_sweeps.data.token_rows import TokenRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.distributed.ranks import ALONE, Ranks
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.tree.planned_run import is_packed
 
 # step: int; tokens: [rows, T]; is_target: [rows]; weight: [rows]; of a packed run also loss_mask, segments: [rows, T]
 Batch = dict[str, Any]
@@ -63,7 +62,7 @@ class Batches:
         """The inputs of the row loss for all rows of a step; [rows, T] each."""
         shape = (len(rows.row), target.length)
         batch: dict[str, NDArray[Any]] = {"tokens": np.empty(shape, dtype=np.int64)}
-        if is_packed(self.segment.run.config):
+        if self.segment.run.config.packed:
             batch |= {"loss_mask": np.empty(shape, dtype=np.bool_), "segments": np.empty(shape, dtype=np.int64)}
         for store, in_store in ((target, rows.is_target), (generic, ~rows.is_target)):
             batch["tokens"][in_store] = store.read(rows.row[in_store])

@@ -21,7 +21,6 @@ from replay_sweeps.training.engine import Engine
 from replay_sweeps.training.lit_module import NonFiniteLoss, ReplayModule
 from replay_sweeps.training.state_saver import StateSaver
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.tree.planned_run import is_packed
 
 SAVE_IS_DUE = -1  # what rank 0 broadcasts in place of a signal's number when `save_every_minutes` have passed
 
@@ -75,7 +74,7 @@ def train_segment(
     callback = SegmentCallback(
         segment.start,
         batches.micro_batches,
-        trainer_config.batch_rows * trainer_config.row_length,
+        trainer_config.tokens_per_step,
         engine.mfu_per_token_rate,
         at_state,
         on_step,
@@ -138,7 +137,7 @@ def _observe(engine: Engine, segment: Segment, step: int, token_stores: Mapping[
             engine.micro_rows,
             engine.device,
             engine.autocast(),
-            is_packed(config),
+            config.packed,
             engine.ranks,
         )
         if engine.mesh is not None:

@@ -69,7 +69,7 @@ class RankGroup:
         Raises CannotGoOn where there cannot be so many ranks, LostRank or RankFailed where one of them does not start,
         TasksLost where the tasks of the launcher failed before.
         """
-        world = trainer.devices * trainer.nodes
+        world = trainer.world_size
         if self.ranks.world == world:
             return self.ranks
         if self._lost and self._task:

@@ -87,7 +87,7 @@ class WorkerProcess:
         def stepped(step: int) -> None:
             on_step(step)
             if self.progress:
-                self.progress.stepped(segment.run.step_tokens)
+                self.progress.stepped(segment.run.tokens_per_step)
 
         ranks = self.group.start_or_reuse(segment.run.config.trainer)
         try:

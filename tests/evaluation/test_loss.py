@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from replay_sweeps.data.token_rows import StoreRows
+from replay_sweeps.data.token_rows import TokenRows
 from replay_sweeps.data.token_store import TokenStore
 from replay_sweeps.evaluation.loss import validation_loss, validation_rows
 from tests.fixtures.tiny_training import ROW_LENGTH, write_rows
@@ -48,7 +48,7 @@ def loss_of(store: TokenStore, batch_rows: int, packed: bool, row_loss: MadeUpLo
 def test_plain_rows_are_averaged_whatever_the_batch_and_padding_does_not_count(batch_rows: int, tmp_path: Path) -> None:
     store, row_loss = write_rows(tmp_path, ROWS), MadeUpLoss()
     loss = loss_of(store, batch_rows, False, row_loss)
-    expected = token_losses(torch.from_numpy(StoreRows.open(store, ROW_LENGTH).read(slice(None)))).mean()
+    expected = token_losses(torch.from_numpy(TokenRows.open(store, ROW_LENGTH).read(slice(None)))).mean()
     assert loss["loss"] == pytest.approx(float(expected), rel=1e-6)
     assert loss["tokens"] == ROWS * (ROW_LENGTH - 1)
     assert row_loss.shapes == {(batch_rows, ROW_LENGTH)}  # one shape: a compiled model is compiled once
@@ -57,7 +57,7 @@ def test_plain_rows_are_averaged_whatever_the_batch_and_padding_does_not_count(b
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, ROWS, 10])
 def test_packed_rows_count_by_their_learned_tokens(batch_rows: int, tmp_path: Path) -> None:
     store = write_rows(tmp_path, ROWS, packed=True)
-    rows = StoreRows.open(store, ROW_LENGTH)
+    rows = TokenRows.open(store, ROW_LENGTH)
     learned = torch.from_numpy(rows.parts(slice(None))[0][:, 1:])
     losses = token_losses(torch.from_numpy(rows.read(slice(None))))[learned]
     assert len(set(learned.sum(dim=1).tolist())) > 1  # the mean over rows would be another number
@@ -76,7 +76,7 @@ def test_plain_rows_of_a_packed_run_have_the_loss_of_plain_rows(tmp_path: Path) 
 
 def test_batches_hold_all_rows_in_order_and_then_zeros(tmp_path: Path) -> None:
     store = write_rows(tmp_path, ROWS, packed=True)
-    rows = StoreRows.open(store, ROW_LENGTH)
+    rows = TokenRows.open(store, ROW_LENGTH)
     inputs = [torch.cat(parts) for parts in zip(*validation_rows(rows, 4, CPU, True), strict=True)]
     for values, expected in zip(inputs, (rows.read(slice(None)), *rows.parts(slice(None))), strict=True):
         np.testing.assert_array_equal(values[:ROWS], expected)

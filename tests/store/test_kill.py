@@ -20,7 +20,7 @@ from replay_sweeps.workers.work_order import PoolSettings
 from replay_sweeps.workers.worker import PathWorker
 from tests.fixtures.studies import FakeTraining
 
-GRID = ["schedule.replay_fraction=0,0.5", "schedule.target_epochs=4", "trainer.waypoints=2"]
+GRID = ["schedule.replay_fraction=0,0.5", "schedule.target_epochs=4", "trainer.waypoints=0"]
 WRITES = ("fsync", "rename", "replace", "unlink", "rmdir")
 KILLED, DONE = 9, 0
 
@@ -111,7 +111,7 @@ def test_a_run_that_is_done_has_its_weights_wherever_the_worker_was_killed(
         if not was_killed:
             break
         write += stride
-    assert write > 40
+    assert write > 30
 
 
 def test_weights_that_are_replaced_by_a_whole_state_are_never_missing_from_a_run_that_is_done(

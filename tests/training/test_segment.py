@@ -65,7 +65,7 @@ def train(engine: Engine, tiny: TinyRun, store: Store) -> Callable[..., None]:
 
 
 def saved_steps(store: Store) -> list[int]:
-    return [step for _, step, _, _ in store.states()]
+    return [state.step for state, _ in store.kept_states()]
 
 
 def tensors(store: Store, tiny: TinyRun, step: int) -> dict[str, Tensor]:
