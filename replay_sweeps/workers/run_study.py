@@ -20,7 +20,6 @@ from replay_sweeps.progress import Progress
 from replay_sweeps.results.study_record import write_results
 from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.litter import clear_half_written
-from replay_sweeps.store.marker import mark_store
 from replay_sweeps.store.retention import droppable
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
@@ -44,10 +43,9 @@ def run_study(study: Study, launch: Launch) -> None:
     Interrupted when the command is asked to stop. The run table is written whatever happens.
     """
     with one_line_for_storage(study.store):
-        mark_store(study.store)
-        clear_half_written(Store(study.store))
         check_memory(study)
         fetch_models(study.runs)
+        clear_half_written(Store(study.store))
         plan = plan_study(study, prepare_study_texts(study), measured_rates(study.store))
         with raised_on_terminate():
             plan = within_budget(plan, lambda run: measure_steps(plan.only([run.run_id]), launch))
