@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import LoggerConfig
-from replay_sweeps.files import write_atomically
+from replay_sweeps.errors import CannotGoOn, DamagedFile
+from replay_sweeps.files import read_bounded, write_atomically
 from replay_sweeps.results.run_table import RunRecord
 from replay_sweeps.store.states import METRICS
 
@@ -23,11 +24,8 @@ def track_finished_runs(
     output: Path, study: str, settings: LoggerConfig, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord]
 ) -> None:
     """Write every finished run that was not written before. A tracker that fails is said, and ends nothing."""
-    seen_file = output / "mirrored.json"  # the runs that the trackers have, each with the mode of W&B
-    try:
-        seen = set(json.loads(seen_file.read_text()))
-    except (OSError, ValueError):
-        seen = set()
+    seen_file = output / "mirrored.json"
+    seen = _tracked(seen_file)
     fresh = [
         (row, record)
         for row, record in zip(rows, records, strict=True)
@@ -44,6 +42,14 @@ def track_finished_runs(
         seen.add(f"{settings.mode} {row['run_id']}")
     if fresh:
         write_atomically(seen_file, json.dumps(sorted(seen)).encode())
+
+
+def _tracked(file: Path) -> set[str]:
+    """The runs that the trackers have, each with the mode of W&B; none where the file that says so is damaged."""
+    try:
+        return {name for name in json.loads(read_bounded(file)) if isinstance(name, str)}
+    except (OSError, ValueError, TypeError, RecursionError, DamagedFile, CannotGoOn):
+        return set()
 
 
 def _metrics_by_step(record: RunRecord) -> dict[int, dict[str, float]]:

@@ -251,6 +251,8 @@ class Leases:
             if found is None or not self.is_stale(name, *found):
                 continue
             owner = found[1]
+            if owner is None and self.folder.is_symlink():
+                continue  # the folder is the user's, on another disk: what is no lease may be a file of theirs
             stays = owner and owner.session == self.session and not name.startswith(WORKER_PREFIX) and not session_over
             if stays and owner and owner.host == LOST:
                 continue

@@ -138,7 +138,12 @@ def read_study_record(store: Path, study: str, output: Path) -> StudyRecord | No
 def study_files(store: Path) -> dict[Path, StudyRecord | str]:
     """The records of all studies in a store, by file; in place of one that cannot be read, why."""
     found: dict[Path, StudyRecord | str] = {}
-    folder = usable_folder(store / "studies")
+    folder = store / "studies"
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise CannotGoOn(
+            f"{folder} is not a folder, so that nobody knows what the studies of this store need: bring the folder "
+            "back, or move aside what is there and start the studies' commands again, which write it anew"
+        )
     for file in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else ():
         try:
             found[file] = _read_file(file)

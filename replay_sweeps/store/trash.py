@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from replay_sweeps.files import is_real_folder, put_aside, remove
-from replay_sweeps.store.litter import DAY
+from replay_sweeps.store.leftovers import DAY
 
 TRASH = "trash"  # <time>-<random>/<path in the store>: moved back by hand, it is found again
 

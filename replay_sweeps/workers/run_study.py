@@ -19,7 +19,7 @@ from replay_sweeps.plan.timing import Timing
 from replay_sweeps.progress import Progress
 from replay_sweeps.results.study_record import write_results
 from replay_sweeps.store.leases import Leases
-from replay_sweeps.store.litter import clear_half_written
+from replay_sweeps.store.leftovers import clear_half_written
 from replay_sweeps.store.retention import droppable
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus

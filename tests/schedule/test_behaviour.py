@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -65,6 +66,19 @@ def test_keys_are_equal_exactly_while_behaviours_are(one: Behaviour, other: Beha
     same = key("root", one, step) == key("root", other, step)
     assert same == (step <= first_difference(one, other))
     assert key("root", one, step) != key("another root", one, step)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [TargetOrder("b", 0, 0, 2), TargetOrder("a", 1, 0, 2), TargetOrder("a", 0, 1, 2), TargetOrder("a", 0, 0, 4)],
+)
+def test_text_and_seeds_and_size_of_the_target_name_the_states_in_which_it_was_seen(changed: TargetOrder) -> None:
+    data, law = stage2_alone(4, 4, 2, Fraction(0)), LRSchedule("constant", 1.0, 0.0, 0, 0)
+    one, other = (
+        behaviour(data, law.pieces(0, data.steps), 0.1, order, None) for order in (TargetOrder("a", 0, 0, 2), changed)
+    )
+    assert key("root", one, 1) != key("root", other, 1)
+    assert first_difference(one, other) == 0
 
 
 @given(behaviours())

@@ -92,6 +92,15 @@ def test_each_epoch_is_a_fresh_permutation_and_seeds_differ() -> None:
     assert order(0) != order(1)
 
 
+def test_another_subset_seed_takes_other_target_rows_and_another_order_seed_the_same() -> None:
+    def rows(subset_seed: int, order_seed: int) -> set[int]:
+        schedule = stage2_alone(1, 20, 1, Fraction(0))
+        mixture = mixture_of(schedule, order_seed, subset_seed)
+        return {int(mixture.batch(step).row[0]) for step in range(schedule.steps)}
+
+    assert rows(0, 0) == rows(0, 1) != rows(1, 0)
+
+
 def test_a_batch_does_not_depend_on_the_batches_asked_for_before() -> None:
     schedule = two_stages(400, 8, 10, 8, Fraction(3, 4), Fraction(1, 2))
     steps = list(range(schedule.steps))

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from replay_sweeps.store.leases import Leases
-from replay_sweeps.store.litter import clear_half_written
+from replay_sweeps.store.leftovers import clear_half_written
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
 from replay_sweeps.tree.planned_run import PlannedRun

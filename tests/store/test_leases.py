@@ -89,6 +89,32 @@ def test_clocks_an_hour_apart_neither_free_a_living_lease_nor_keep_a_stale_one(
     mine.release()
 
 
+def test_a_worker_of_another_host_may_be_silent_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Leases(tmp_path, "a", heartbeat_interval=3600).acquire("path")
+    assert lease
+    elsewhere(monkeypatch)
+    seconds = 1000.0
+    monkeypatch.setattr(leases.time, "monotonic", lambda: seconds)
+    observer = Leases(tmp_path, "b")
+    assert list(observer.held()) == ["path"]
+    seconds += 59
+    assert list(observer.held()) == ["path"]
+    seconds += 2
+    assert observer.held() == {}
+    monkeypatch.undo()
+    lease.release()
+
+
+@pytest.mark.parametrize(("later", "is_gone"), [(0, False), (1, True)])
+def test_a_process_id_that_was_given_again_is_another_process(later: int, is_gone: bool) -> None:
+    born = leases.process_birth(os.getpid())
+    assert born is not None
+    if not born:
+        pytest.skip("this system does not tell when a process started")
+    owner = leases.LeaseOwner("name", "session", leases.host_name(), os.getpid(), born + later, 0, "")
+    assert owner.is_gone() == is_gone
+
+
 def test_a_lease_that_was_half_written_is_free_after_the_grace_period(tmp_path: Path) -> None:
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "path").write_bytes(b"0000")
