@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from replay_sweeps.errors import DamagedFile
-from replay_sweeps.files import folder_made_atomically, read_record, write_atomically, write_record
+from replay_sweeps.files import folder_made_atomically, inside, read_record, write_atomically, write_record
 
 
 @pytest.fixture
@@ -60,3 +60,25 @@ def test_a_record_that_was_changed_is_damaged(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"step": 8}))
     with pytest.raises(DamagedFile):
         read_record(file)
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../victim", "a/../../victim", "/etc", "", ".", "link", "link/file", "loop", 3, None]
+)
+def test_no_path_that_a_file_names_leads_out_of_its_folder(tmp_path: Path, name: object) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "victim").mkdir()
+    (folder / "link").symlink_to(tmp_path / "victim")
+    (folder / "loop").symlink_to("loop")
+    assert inside(folder, "a/b") == folder / "a" / "b"
+    with pytest.raises(DamagedFile):
+        inside(folder, name)
+
+
+def test_a_folder_in_a_files_place_is_put_aside_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "inside").write_text("kept")
+    write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert [path.read_text() for path in tmp_path.glob(".file.*.damaged/inside")] == ["kept"]

@@ -5,6 +5,7 @@ Prints a table and its score; the exit code is 1 if a mutant survives, or if a m
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,8 +54,10 @@ def verdict(mutation: Mutation | None, tests: Sequence[str]) -> str:
             return "killed (its tests do not end)"
         if ended.returncode not in (PASSED, FAILED):
             return f"pytest ended with {ended.returncode}: {ended.stdout[-300:]}{ended.stderr[-300:]}"
-        failed = [line.split(" ")[1] for line in ended.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-        return f"killed by {failed[0].rpartition('::')[2]}" if failed else "survived"
+        if ended.returncode == PASSED:
+            return "survived"
+        failed = re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)", ended.stdout, re.MULTILINE)
+        return f"killed by {failed[0]}" if failed else "killed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -152,6 +152,20 @@ def test_a_lost_workers_path_is_taken_up_once_more_before_it_counts_as_failed(
     assert not any(other.status.missing())
 
 
+def test_one_lost_worker_costs_a_path_nothing(
+    plan_of: Callable[..., StudyPlan], training: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of("schedule.replay_fraction=0.5")
+    lost = worker_of(plan, training)
+    lease = lost.leases.acquire(lost.tree.lease_name(0))
+    assert lease
+    lease.stop_heartbeat()
+    monkeypatch.setattr(leases, "process_birth", lambda _: None)  # that worker is dead
+    again = worker_of(plan, training)
+    again.work()
+    assert not any(again.status.missing()) and again.status.why_failed() == {}
+
+
 def test_a_worker_ends_where_the_next_round_is_wider(plan_of: Callable[..., StudyPlan], training: FakeTraining) -> None:
     plan = plan_of(*GRID)
     first = worker_of(plan, training, workers=4)
