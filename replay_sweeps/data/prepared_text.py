@@ -142,7 +142,7 @@ class PreparedText:
 
 
 @dataclass(frozen=True)
-class TextNames:
+class TextFingerprints:
     """The fingerprints of a source's three token stores: what a state's key says of its text."""
 
     train: str

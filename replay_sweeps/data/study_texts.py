@@ -1,4 +1,4 @@
-"""The text of a study's runs: found or prepared, and whether there is enough of it for the grid."""
+"""The text of a study's runs, found or prepared."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any
 from replay_sweeps.config import RunConfig, SourceConfig, TokenizerConfig
 from replay_sweeps.data.pipeline import CLEAN, SAMPLED, TOKENIZERS, TOKENS
 from replay_sweeps.data.prepare import find_prepared
-from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer, TextNames
+from replay_sweeps.data.prepared_text import PreparedSource, PreparedText, PreparedTokenizer, TextFingerprints
 from replay_sweeps.data.sources.self_generated import KIND, documents_fingerprint
 from replay_sweeps.data.text_keys import TextRequest, text_key
 from replay_sweeps.data.token_store import TokenStore
@@ -18,7 +18,7 @@ Find = Callable[[TextRequest], PreparedText | None]
 
 
 def text_folder(store: Path) -> Path:
-    """Where a store keeps its tokenised text."""
+    """Where a store keeps its text: cleaned text, tokenizers, tokens, and what models wrote."""
     return store / "text"
 
 
@@ -114,14 +114,14 @@ def gather_texts(runs: Iterable[RunConfig], prepare: Find, store: Path) -> Study
     return StudyTexts(prepared, tuple(run for wanted in targets.values() for run in wanted.values()))
 
 
-def names_of(run: RunConfig, texts: StudyTexts | None) -> tuple[TextNames, TextNames, int]:
+def fingerprints_of(run: RunConfig, texts: StudyTexts | None) -> tuple[TextFingerprints, TextFingerprints, int]:
     """The fingerprints of a run's target and generic text and the vocabulary's size; stand-ins where unknown."""
     if texts is None:
         stand_in = [
-            TextNames(*(f"{source}/{part}" for part in ("train", "selection", "report")))
+            TextFingerprints(*(f"{source}/{part}" for part in ("train", "selection", "report")))
             for source in (run.target, run.generic)
         ]
         return stand_in[0], stand_in[1], run.model.tokenizer.vocab_size or 32_768
     target, generic, vocab_size = texts.of(run)
-    names = [TextNames(*(store.fingerprint for store in source.stores)) for source in (target, generic)]
+    names = [TextFingerprints(*(store.fingerprint for store in source.stores)) for source in (target, generic)]
     return names[0], names[1], vocab_size

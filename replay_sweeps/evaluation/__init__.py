@@ -1,1 +1,1 @@
-"""What a state is worth: the loss on fixed validation rows."""
+"""Validation loss."""

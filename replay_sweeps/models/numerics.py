@@ -1,7 +1,6 @@
 """What this machine computes fast and exactly: measured once for a store, since the answer is part of every key."""
 
 import importlib.util
-import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -12,8 +11,6 @@ from replay_sweeps.config import ModelConfig, TrainerConfig
 from replay_sweeps.files import fingerprint, recalled, usable_folder, write_record
 from replay_sweeps.machine import compiler, machine, torch_version
 from replay_sweeps.models.pretrained_checks import why_logits_needed
-
-logger = logging.getLogger(__name__)
 
 
 def _rates_file(store: Path) -> Path:

@@ -61,8 +61,8 @@ class _Bill:
         return self.steps + self.rest
 
     def more(self, index: int) -> tuple[float, float]:
-        """Seconds of steps, and of the rest, that a run adds; what is done already costs nothing, and lends no trunk,
-        since its states may be gone."""
+        """Seconds of steps, and of the rest, that a run adds; done runs cost nothing. Their shared steps are
+        not subtracted from other runs, since their states may have been dropped."""
         if index in self.free:
             return 0.0, 0.0
         run, costs = self.runs[index], self.costs

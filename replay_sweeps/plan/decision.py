@@ -22,7 +22,7 @@ Measure = Callable[[PlannedRun], Timing]
 
 
 def within_budget(plan: StudyPlan, measure: Measure | None) -> StudyPlan:
-    """The plan with those runs that fit its budget; `study.budget` says what was decided and on what grounds.
+    """The plan with those runs that fit its budget; `study.budget` says what was decided and from which measurement.
 
     A decision that was recorded for the same grid, settings and budget stands, on other machines too. Without `measure`
     (a plan) nothing is measured and nothing written: what the store knows, or the rate of the device, must do, else the

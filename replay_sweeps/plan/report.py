@@ -20,7 +20,7 @@ MOST_RUNS_DRAWN = 48  # in the terminal
 
 
 def plan_report(plan: StudyPlan) -> dict[str, Any]:
-    """What a command would do and what sharing saves: the fields of `plan=json` (see docs/architecture.md)."""
+    """What a command would do and what sharing saves: the fields of `plan=json`."""
     study, tree = plan.study, plan.tree
     status, first = StudyStatus(tree, Store(study.store)), study.runs[0]
     missing: Missing = status.missing() if plan.texts else [MissingWork(p.start, p.stop, True) for p in tree.paths]

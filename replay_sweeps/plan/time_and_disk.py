@@ -58,7 +58,7 @@ def state_bytes_peak(tree: StudyTree, size: Mapping[str, int], keep: Keep) -> in
     Where a run ends its weights are kept, where paths branch off weights and optimizer. A state is dropped once its
     last dependent path has been trained (`keep`). `size`: bytes of a run's trained weights, by run_id.
     """
-    here = most = 0
+    bytes_now = peak = 0
     waiting: dict[tuple[int, int], int] = {}  # how many paths still start from a state
     room: dict[tuple[int, int], int] = {}
     ready = [(-path.stop + path.start, index) for index, path in enumerate(tree.paths) if not path.start]
@@ -68,19 +68,19 @@ def state_bytes_peak(tree: StudyTree, size: Mapping[str, int], keep: Keep) -> in
         path, branches = tree.paths[index], tree.branches[index]
         for step, resumable in tree.save_at(index, path.start, path.stop).items():
             room[index, step] = size[path.run.run_id] * (1 + OPTIMIZER_STATES * resumable)
-            here += room[index, step]
+            bytes_now += room[index, step]
             waiting[index, step] = len(branches.get(step, ()))
-        most = max(most, here)
+        peak = max(peak, bytes_now)
         if keep == "none":
-            here -= sum(room[index, step] for step in path.run_ends() if not waiting[index, step])
+            bytes_now -= sum(room[index, step] for step in path.run_ends() if not waiting[index, step])
         parent = tree.parents[index]
         if parent is not None:
             waiting[parent, path.start] -= 1
             stays = path.start in tree.paths[parent].run_ends() or path.start in tree.paths[parent].waypoints()
             if not waiting[parent, path.start] and (keep == "none" or (keep == "leaves" and not stays)):
-                here -= room[parent, path.start]
+                bytes_now -= room[parent, path.start]
         for step in branches:
             for branch in branches[step]:
                 child = tree.paths[branch]
                 heapq.heappush(ready, (child.start - child.stop, branch))
-    return most
+    return peak

@@ -35,7 +35,7 @@ class Mix:
 class Piece(NamedTuple):
     """What is done at the steps [start, stop).
 
-    `mixes` begin at rows of this piece's first step or hold from before; rows ahead of them follow the piece before.
+    Each mix holds from its `start_row` on. In the first step, the rows before the first mix belong to the piece before.
     `reset` starts the optimizer afresh at `start`.
     """
 
@@ -63,18 +63,12 @@ class Behaviour:
 
     @functools.cached_property
     def piece_texts(self) -> tuple[str, ...]:
-        """The whole pieces as they enter keys: ten thousand runs have many keys to name."""
+        """The whole pieces as they enter keys: cached, since a grid of 10,000 runs computes many keys."""
         return tuple(map(_piece_text, self.pieces))
 
     def piece_at(self, step: int) -> Piece:
         """The piece that covers an optimizer step."""
         return self.pieces[bisect_right(self.pieces, step, key=lambda piece: piece.start) - 1]
-
-    def until(self, step: int) -> tuple[Piece, ...]:
-        """The canonical pieces of the steps [0, step)."""
-        return tuple(
-            piece if piece.stop <= step else piece._replace(stop=step) for piece in self.pieces if piece.start < step
-        )
 
 
 def behaviour(

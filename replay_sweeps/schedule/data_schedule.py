@@ -30,7 +30,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class DataSchedule:
-    """The rows of one run: N, E, T, rho and alpha of PAPER.md in whole rows and steps.
+    """The rows of one run: N, E, T, rho and alpha (docs/vocabulary.md) in whole rows and steps.
 
     `target_rows` is N in rows and `exposures` N·E; `stage2_row` is where stage 2 begins (equal to `total_rows` when
     there is no stage 2); the step in which it begins may hold rows of both stages.
@@ -81,9 +81,9 @@ def two_stages(
     replay_fraction: Fraction,
     stage2_allocation: Fraction,
 ) -> DataSchedule:
-    """Stage 1, then stage 2 with replay; T is fixed, so more replay makes stage 1 shorter (PAPER.md, vocabulary).
+    """Stage 1, then stage 2 with replay; T is fixed, so more replay makes stage 1 shorter.
 
-    Raises ValueError when stage 2 and the target rows of stage 1 do not fit into `total_rows`; `room` says by how much.
+    Raises ValueError when stage 2 and the target rows of stage 1 do not fit into `total_rows`; see `misfit`.
     """
     exposures = target_rows * epochs
     stage2_target = round(stage2_allocation * exposures)
@@ -119,7 +119,7 @@ class Misfit:
     largest_replay_fraction: Fraction | None
 
 
-def room(
+def misfit(
     total_rows: int, target_rows: int, epochs: int, replay_fraction: Fraction, stage2_allocation: Fraction
 ) -> Misfit | None:
     """None when d + (1-alpha)·N·E/T <= 1 in whole rows, else by how much it fails and what would fit."""

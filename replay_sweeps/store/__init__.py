@@ -1,1 +1,1 @@
-"""What is there: trained states on disk, who trains what, and what may be dropped."""
+"""The store: trained states, leases, clean-up, export."""

@@ -12,9 +12,10 @@ from replay_sweeps.data.study_texts import text_folder
 from replay_sweeps.errors import CannotGoOn, DamagedFile
 from replay_sweeps.files import is_real_folder, remove
 from replay_sweeps.store.leases import Leases
-from replay_sweeps.store.litter import half_written, put_aside_long_ago
+from replay_sweeps.store.leftovers import half_written, put_aside_long_ago
 from replay_sweeps.store.marker import check_is_store
-from replay_sweeps.store.states import KINDS, Store, bytes_of
+from replay_sweeps.store.reading import bytes_of
+from replay_sweeps.store.states import KINDS, Store
 from replay_sweeps.store.study_records import StudyRecord, study_records
 from replay_sweeps.store.trash import TRASH, drop, has_room, in_trash
 from replay_sweeps.tree.state_name import ShortStateName, StateName, observation_prefix, prefix_of_observation
@@ -47,13 +48,13 @@ def collect_garbage(
 def _collect(store: Store, dry_run: bool, at_once: bool) -> None:
     studies = study_records(store.folder)
     unneeded = [*unneeded_files(store, studies), *unneeded_texts(store, studies)]
-    litter = [*half_written(store, nobody_writes=True), *put_aside_long_ago(store)]
+    leftovers = [*half_written(store, nobody_writes=True), *put_aside_long_ago(store)]
+    sizes = [bytes_of(path) for path in [*unneeded, *leftovers]]
+    at_once = at_once or not has_room(store.folder, sum(sizes) + bytes_of(store.folder / TRASH))
     before = list(in_trash(store.folder, all_of_it=at_once))
-    sizes = [bytes_of(path) for path in [*unneeded, *litter]]
     old = [bytes_of(path) for path in before]
-    at_once = at_once or not has_room(store.folder, sum(sizes))
     if not dry_run:
-        for path in [*before, *litter]:
+        for path in [*before, *leftovers]:
             remove(path)
         drop(store.folder, unneeded, at_once)
     counts = Counter(path.relative_to(store.folder).parts[0] for path in unneeded)

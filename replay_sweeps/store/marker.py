@@ -9,23 +9,24 @@ from replay_sweeps.errors import CannotGoOn, DamagedFile, UserError
 from replay_sweeps.files import put_aside, read_record, write_record
 
 MARKER, VERSION = "store.json", 1
-_OF_OLDER_STORES = ("numerics/*.json", "studies/*.json", "records/*/*.json")
+_OF_OURS = ("numerics/*.json", "studies/*.json", "records/*/*.json", "text/records/*.json", "text/text/*/record.json")
 
 
 def mark_store(folder: Path) -> None:
-    """Say of a folder that it is a store, unless it says so already."""
+    """Say of a folder that it is a store, unless it says so already, or cannot be written: who must write, tells so."""
     file = folder / MARKER
     if _version(file) is None:
         if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
             put_aside(file)
-        write_record(file, {"version": VERSION})
+        with suppress(OSError):
+            write_record(file, {"version": VERSION})
 
 
 def check_is_store(folder: Path) -> None:
     """Raise UserError unless a folder is a store, CannotGoOn where a newer version wrote it.
 
-    A store of an older version has no marker. It is known by a record with our checksum among those of the machine, of
-    studies or of segments: names of folders alone do not tell a store from a folder of the user's.
+    A store of an older version has no marker, and one in which nothing but text was made yet. It is known by a record
+    with our checksum: names of folders alone do not tell a store from a folder of the user's.
     """
     version = _version(folder / MARKER)
     if version is not None and version > VERSION:
@@ -43,7 +44,7 @@ def _version(file: Path) -> int | None:
 
 
 def _records_of_ours(folder: Path) -> Iterator[bool]:
-    for pattern in _OF_OLDER_STORES:
+    for pattern in _OF_OURS:
         for file in sorted(folder.glob(pattern)):
             with suppress(OSError, DamagedFile, CannotGoOn):
                 read_record(file)

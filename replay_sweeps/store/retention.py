@@ -14,7 +14,7 @@ def droppable(status: StudyStatus, missing: Missing, keep: Keep) -> Iterator[Sta
 
         ●───────○────●────────○────────●──────────┤  path
         │       │    │        │        └ the end of a run: stays under `leaves`
-        │       │    │        └ a waypoint: stays under `leaves`; under `none` until no branch behind it has work
+        │       │    │        └ a waypoint: stays under `leaves`; under `none` while a later branch has missing work
         │       │    └ a branch begins here: stays until nothing is missing of the branch
         │       └ saved on the way: stays while work that is missing begins at it or before it
         └ the state that the path begins with belongs to its parent

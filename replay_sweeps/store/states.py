@@ -5,7 +5,6 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,15 +15,14 @@ from replay_sweeps.files import (
     folder_made_atomically,
     is_plain_name,
     is_real_folder,
-    may_not_read,
     put_aside,
-    read_record,
     remove,
     temporary_name,
     usable_folder,
     write_record,
 )
 from replay_sweeps.store.marker import mark_store
+from replay_sweeps.store.reading import bytes_of, read_manifest, read_shaped, remove_record, visible_names
 from replay_sweeps.tree.state_name import ShortStateName, StateName, observation_name, observation_prefix
 
 logger = logging.getLogger(__name__)
@@ -81,9 +79,12 @@ class Store:
     claims/                                           leases of the paths that are being trained (leases.py)
     studies/                                          which study needs which states (study_records.py)
     text/, timings/, numerics/                        prepared text (data/), what was measured of this machine
+    trash/                                            what gc dropped less than a day ago (trash.py)
+    store.json                                        says that this is a store (marker.py)
 
     A state may be dropped to make room; its record and its observations stay. Every write is atomic and every read is
-    verified: a damaged file is reported in the log, removed, and counts as missing.
+    verified: a damaged file is reported in the log, removed, and counts as missing. A folder, a link or a pipe in the
+    place of a file or of a tree's folder is put aside.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,7 +132,7 @@ class Store:
         """The folder of a kept state, every byte verified. A damaged state is dropped, and DamagedFile raised."""
         folder = self._state_folder(state)
         try:
-            files = _read_manifest(folder)["files"]
+            files = read_manifest(folder)["files"]
             wrong = [name for name, checksum in files.items() if file_checksum(folder / name, False) != checksum]
         except (DamagedFile, OSError) as error:
             self.drop_state(state)
@@ -164,13 +165,13 @@ class Store:
 
     def entries(self, kind: str) -> Iterator[tuple[str, str]]:
         """Tree and name of all that lies in the folders of one of KINDS; links to folders are not followed."""
-        for tree in sorted(_visible(usable_folder(self.folder / kind))):
+        for tree in sorted(visible_names(usable_folder(self.folder / kind))):
             if is_real_folder(self.folder / kind / tree):
-                yield from ((tree, name) for name in sorted(_visible(self.folder / kind / tree)))
+                yield from ((tree, name) for name in sorted(visible_names(self.folder / kind / tree)))
 
     def names(self, kind: str, tree: str) -> set[str]:
         """The names of all that is kept of one of KINDS in a tree, without endings; the folder is read once."""
-        return {name.removesuffix(".json") for name in _visible(self._tree_folder(kind, tree))}
+        return {name.removesuffix(".json") for name in visible_names(self._tree_folder(kind, tree))}
 
     def segment_record(self, state: StateName | ShortStateName) -> SegmentRecord | None:
         """The segment that produced a state, or None."""
@@ -181,7 +182,7 @@ class Store:
     def peek_segment_record(self, state: StateName | ShortStateName) -> SegmentRecord | None:
         """As `segment_record`, for who only looks: raises DamagedFile for a damaged record, and leaves it."""
         try:
-            return _shaped(self._record_file(state), lambda found: SegmentRecord.from_record(found, state.step))
+            return read_shaped(self._record_file(state), lambda found: SegmentRecord.from_record(found, state.step))
         except FileNotFoundError:
             return None
 
@@ -244,11 +245,11 @@ class Store:
 
     def _manifest(self, state: StateName) -> dict[str, Any] | None:
         return self._read_or(
-            self._state_folder(state), _read_manifest, lambda folder: self.drop_state(state), "the state is dropped"
+            self._state_folder(state), read_manifest, lambda folder: self.drop_state(state), "the state is dropped"
         )
 
     def _read_or_remove(self, file: Path, shape: Callable[[dict[str, Any]], T]) -> T | None:
-        return self._read_or(file, lambda path: _shaped(path, shape), _remove_record, "it is made again")
+        return self._read_or(file, lambda path: read_shaped(path, shape), remove_record, "it is made again")
 
     def _read_or(self, path: Path, read: Callable[[Path], T], clear: Callable[[Path], None], then: str) -> T | None:
         """What `read` finds; None where there is nothing, or where it is damaged and `clear` was called."""
@@ -260,65 +261,6 @@ class Store:
             logger.warning("%s; %s", error, then)
             clear(path)
             return None
-
-
-def bytes_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; links are not followed."""
-    found = path.rglob("*") if is_real_folder(path) else [path]
-    sizes = []
-    for file in found:
-        with suppress(OSError):  # what vanishes meanwhile
-            sizes.append(file.lstat().st_size if not is_real_folder(file) else 0)
-    return sum(sizes)
-
-
-def _visible(folder: Path) -> list[str]:
-    """The names in a folder that are not hidden; none where there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except PermissionError as error:
-        raise may_not_read(folder, error) from error
-
-
-def _remove_record(file: Path) -> None:
-    """Make way for a record: a damaged one is removed, what is no file is put aside."""
-    if is_real_folder(file):
-        put_aside(file)
-    else:
-        remove(file)
-
-
-def _shaped(file: Path, shape: Callable[[dict[str, Any]], T]) -> T:
-    """A record in the shape that is expected of it. Raises DamagedFile, FileNotFoundError."""
-    record = read_record(file)
-    try:
-        return shape(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFile(f"{file} is a record of another shape") from error
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The record in a state's folder: its files with their checksums, and whether training can go on from it."""
-    if not is_real_folder(folder):
-        if os.path.lexists(folder):
-            raise DamagedFile(f"{folder} is not a folder")
-        raise FileNotFoundError(folder)
-
-    def shape(record: dict[str, Any]) -> dict[str, Any]:
-        files = record["files"]
-        if not (files and all(map(is_plain_name, files)) and isinstance(record["resumable"], bool)):
-            raise ValueError("not a state")
-        return record
-
-    try:
-        return _shaped(folder / "state.json", shape)
-    except FileNotFoundError as error:
-        if not folder.is_dir():  # another process dropped it just now
-            raise
-        raise DamagedFile(f"{folder} is not a whole state") from error
 
 
 def _losses(record: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is done of a study and what is missing: its tree, read against the store by one look at each of its folders."""
+"""What is done of a study and what is missing: its tree, compared with the store; each folder is listed once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class _Listing:
 
 
 class StudyStatus:
-    """What the store has of each path of a tree; remembers what was read, since nothing there changes."""
+    """What the store has of each path of a tree; remembers losses and parents, which are never rewritten."""
 
     def __init__(self, tree: StudyTree, store: Store) -> None:
         self.tree, self.store = tree, store
@@ -107,7 +107,7 @@ class StudyStatus:
         return self._parent_step[state.path]
 
     def broken_at(self, index: int, stop: int) -> int | None:
-        """The latest step up to which the chain of segments that leads to a state is missing; None if it is whole."""
+        """The step of the first missing record, going back from `stop`; None if the chain of segments is whole."""
         while stop > 0:
             before = self._came_from(self.tree.state(index, stop))
             if before is None:
@@ -204,7 +204,7 @@ class StudyStatus:
         }
 
     def _is_done(self, index: int, end: Node, run: int) -> bool:
-        """Whether the run itself is complete. Its path may still owe states to other runs."""
+        """Whether the run itself is complete. Other runs may still need states of its path."""
         if self.broken_at(index, end.stop) is not None:
             return False
         planned = self.tree.runs[run]

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from replay_sweeps.files import is_real_folder, put_aside, remove
-from replay_sweeps.store.litter import DAY
+from replay_sweeps.store.leftovers import DAY
 
 TRASH = "trash"  # <time>-<random>/<path in the store>: moved back by hand, it is found again
 
 
 def has_room(store: Path, size: int) -> bool:
-    """Whether what is dropped, `size` bytes, can stay a while: the disk has that much free beside it."""
+    """Whether what is dropped and was dropped, `size` bytes, can stay a while: the disk has as much free beside it."""
     try:
         return shutil.disk_usage(store).free > size
     except OSError:

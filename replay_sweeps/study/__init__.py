@@ -1,1 +1,1 @@
-"""What is asked: a command line becomes the checked runs of a study."""
+"""From a command line to checked runs."""

@@ -11,8 +11,8 @@ from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleCon
 from replay_sweeps.config_builder import known_settings
 from replay_sweeps.models.numerics import why_not_fused
 from replay_sweeps.models.pretrained_checks import why_logits_needed
-from replay_sweeps.schedule.data_schedule import room
-from replay_sweeps.schedule.of_run import target_tokens
+from replay_sweeps.schedule.data_schedule import misfit
+from replay_sweeps.schedule.run_schedule import target_tokens
 from replay_sweeps.setting import Setting
 
 Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong with its value
@@ -210,18 +210,18 @@ def check_counts(run: RunConfig) -> Iterator[Problem]:
     if total is None:
         return
     rho = schedule.replay_fraction
-    misfit = room(total // row, int(tokens) // row, schedule.target_epochs, rho, schedule.stage2_allocation)
-    if misfit:
+    wrong = misfit(total // row, int(tokens) // row, schedule.target_epochs, rho, schedule.stage2_allocation)
+    if wrong:
         fits = [
-            f"N ≤ {misfit.largest_target_rows * row:,}" if misfit.largest_target_rows else "",
-            f"E ≤ {misfit.largest_epochs}" if misfit.largest_epochs else "",
-            f"ρ ≤ {float(misfit.largest_replay_fraction):.4g}" if misfit.largest_replay_fraction is not None else "",
+            f"N ≤ {wrong.largest_target_rows * row:,}" if wrong.largest_target_rows else "",
+            f"E ≤ {wrong.largest_epochs}" if wrong.largest_epochs else "",
+            f"ρ ≤ {float(wrong.largest_replay_fraction):.4g}" if wrong.largest_replay_fraction is not None else "",
         ]
         yield (
             "schedule.replay_fraction",
             f"the cell N={int(tokens):,}, E={schedule.target_epochs}, ρ={float(rho):.4g}, "
-            f"α={float(schedule.stage2_allocation):.4g} does not fit: it needs {misfit.needed_rows * row:,} tokens of "
-            f"T={total:,}, {(misfit.needed_rows - misfit.total_rows) * row:,} too many; would fit: "
+            f"α={float(schedule.stage2_allocation):.4g} does not fit: it needs {wrong.needed_rows * row:,} tokens of "
+            f"T={total:,}, {(wrong.needed_rows - wrong.total_rows) * row:,} too many; would fit: "
             + (" or ".join(filter(None, fits)) or "a larger T"),
         )
 

@@ -19,7 +19,7 @@ from replay_sweeps.models.pretrained_checks import check_pretrained
 from replay_sweeps.study.checks import Problem, check_launcher, check_run
 from replay_sweeps.study.command import Command, config_folder
 from replay_sweeps.study.composer import Cell, Composer, grids_of, product, register_resolvers
-from replay_sweeps.study.surroundings import Need, needs
+from replay_sweeps.study.resource_checks import Need, needs
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def train_segment(
         module.optimizer_state = read_optimizer(parent_folder, engine.network)
 
     def at_state(step: int) -> None:
-        """Observe the state after `step` steps, save it where that is asked or due, and end where a signal came."""
+        """Observe the state after `step` steps, save it if that is requested or due, and stop if a signal came."""
         if step == segment.start:
             stop.take_signals()  # Lightning's handler would end training in the middle of a step
         _observe(engine, segment, step, token_stores, store)

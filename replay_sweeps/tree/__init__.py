@@ -1,1 +1,1 @@
-"""The idea: runs that do the same for their first steps share them, as a prefix tree; pure, no torch."""
+"""Runs that begin alike share steps: planned runs, their prefix tree, its paths, names of states; no torch."""

@@ -8,7 +8,7 @@ from replay_sweeps.data.prepare import prepare_text
 from replay_sweeps.data.prepared_text import PreparedSource
 from replay_sweeps.data.study_texts import StudyTexts, gather_texts
 from replay_sweeps.errors import UserError
-from replay_sweeps.schedule.of_run import data_schedule
+from replay_sweeps.schedule.run_schedule import data_schedule
 from replay_sweeps.tree.target_size import with_target_tokens
 
 PreparedSourceName = tuple[str, str]  # its name, and the fingerprint of its training store

@@ -66,7 +66,7 @@ class StudyTree:
 
     def __init__(self, runs: tuple[PlannedRun, ...]) -> None:
         self.runs = runs
-        self._keys: dict[tuple[int, int], str] = {}  # by path index and step: ten thousand runs have many to name
+        self._keys: dict[tuple[int, int], str] = {}  # cached by path and step: a large grid computes many
         self.paths = [TreePath(tuple(nodes), runs[nodes[-1].run]) for nodes in heavy_paths(prefix_tree(runs))]
         path_of = {id(node): index for index, path in enumerate(self.paths) for node in path.nodes}
         self.parents: list[int | None] = [  # the path that each path branches off from

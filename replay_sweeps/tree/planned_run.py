@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.data.prepared_text import TextNames
+from replay_sweeps.data.prepared_text import TextFingerprints
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.flops import flops_per_token
 from replay_sweeps.models.lora_targets import lora_alpha, lora_names
 from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, key
 from replay_sweeps.schedule.data_schedule import DataSchedule
-from replay_sweeps.schedule.of_run import data_schedule, lr_pieces
+from replay_sweeps.schedule.run_schedule import data_schedule, lr_pieces
 from replay_sweeps.tree.state_name import tree_of
 
 SEMANTICS = 2  # of training: raised when the same behaviour would end in other weights
@@ -67,7 +67,7 @@ class PlannedRun:
         return self.tokens_per_step * flops_per_token(self.config.model, self.vocab_size, row_length)
 
 
-def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
+def root_settings(run: RunConfig, text: TextFingerprints, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
     """What shapes a state besides the behaviour: the root of its tree. `weights` names the initial weights.
 
     Every value is written by name, so that a dataclass of the schema may grow a field and no state is renamed.
@@ -117,7 +117,12 @@ def initial_weights(run: RunConfig, vocab_size: int) -> dict[str, Any]:
 
 
 def plan_run(
-    run: RunConfig, target: TextNames, generic: TextNames, root: str, numerics: Mapping[str, Any], vocab_size: int
+    run: RunConfig,
+    target: TextFingerprints,
+    generic: TextFingerprints,
+    root: str,
+    numerics: Mapping[str, Any],
+    vocab_size: int,
 ) -> PlannedRun:
     """Lay out one run below the root with this fingerprint: schedule, behaviour, the states at which it is observed."""
     data = data_schedule(run)

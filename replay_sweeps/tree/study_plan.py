@@ -7,8 +7,8 @@ from typing import Any
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.config_builder import plain_values
-from replay_sweeps.data.prepared_text import TextNames
-from replay_sweeps.data.study_texts import StudyTexts, names_of
+from replay_sweeps.data.prepared_text import TextFingerprints
+from replay_sweeps.data.study_texts import StudyTexts, fingerprints_of
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.numerics import resolve
 from replay_sweeps.models.pretrained import weights_fingerprint
@@ -22,10 +22,10 @@ Rates = Mapping[str, Any] | None  # FLOP/s of this machine by precision, as `num
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study with everything that follows from it. The plan's report, the command and each worker take it alike."""
+    """A study with everything that follows from it. Made once in a command."""
 
     study: Study
-    texts: StudyTexts | None  # None: not prepared yet, stand-ins are used for its names
+    texts: StudyTexts | None  # None: not prepared yet; placeholders stand for its fingerprints
     rates: Rates
     runs: tuple[PlannedRun, ...]  # in the order of `study.runs`
 
@@ -86,13 +86,13 @@ def plan_study(study: Study, texts: StudyTexts | None, rates: Rates) -> StudyPla
 def plan_runs(configs: Iterable[RunConfig], texts: StudyTexts | None, rates: Rates) -> tuple[PlannedRun, ...]:
     """Plan runs whose target sizes are known."""
     runs = []
-    names: dict[Any, tuple[TextNames, TextNames, int]] = {}
+    names: dict[Any, tuple[TextFingerprints, TextFingerprints, int]] = {}
     roots: dict[Any, tuple[str, dict[str, Any]]] = {}
     for config in configs:
         sizes = (config.evaluation.tokens, config.trainer.row_length)
         text = (config.target, config.generic, config.model.tokenizer, *sizes)
         if text not in names:
-            names[text] = names_of(config, texts)
+            names[text] = fingerprints_of(config, texts)
         target, generic, vocab_size = names[text]
         optimizer = replace(config.optimizer, weight_decay=0)
         shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, config.packed)

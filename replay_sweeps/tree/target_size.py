@@ -23,8 +23,9 @@ def with_target_tokens(runs: Sequence[RunConfig], texts: StudyTexts | None) -> t
     """The runs with N filled in where it is given as a share: whole rows, rounded down, one at least.
 
     Without `texts` the size of the target's text is estimated, and taken to be no larger than the runs have room for:
-    an estimate refuses no run. Duplicate runs are dropped; the first is kept. Raises UserError where a run of that size
-    cannot be.
+    no run is rejected because of an estimate. Duplicate runs are dropped; the first is kept.
+
+    Raises UserError where a run of that size cannot be.
     """
     sharing: dict[tuple[SourceConfig, int], list[RunConfig]] = {}
     for run in runs:
@@ -73,7 +74,7 @@ def estimates(runs: Iterable[RunConfig]) -> Iterator[str]:
         unseen = target.max_documents is not None and not _one_document_a_file(target)
         yield (
             f"N is an estimate: {target.name} is taken to have about {tokens:,} training tokens until it is tokenised"
-            + (", whatever target.max_documents leaves of them" if unseen else "")
+            + (", before target.max_documents is applied" if unseen else "")
         )
         run = max(alike, key=lambda run: run.schedule.target_tokens or 0)
         if _sized(run, tokens // run.trainer.row_length) != run:

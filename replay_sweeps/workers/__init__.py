@@ -1,1 +1,1 @@
-"""Who does it: the sweeper, the workers that it starts, and the processes of each worker."""
+"""The life of a study, its workers and their processes."""

@@ -11,8 +11,9 @@ from replay_sweeps.errors import CannotGoOn, storage_problem
 from replay_sweeps.progress import Progress
 from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.status import MissingWork, StudyStatus
-from replay_sweeps.workers.work_order import PoolSettings, WorkerReport
+from replay_sweeps.workers.work_order import PoolSettings
 from replay_sweeps.workers.worker import ready_paths
+from replay_sweeps.workers.worker_report import WorkerReport
 
 logger = logging.getLogger(__name__)
 

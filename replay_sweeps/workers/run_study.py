@@ -9,7 +9,7 @@ from typing import Any
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.data.sources.self_generated import KIND, model_of
-from replay_sweeps.data.study_texts import StudyTexts, names_of, sampled_folders
+from replay_sweeps.data.study_texts import StudyTexts, fingerprints_of, sampled_folders
 from replay_sweeps.errors import CannotGoOn, UserError, storage_problem
 from replay_sweeps.interrupt import raised_on_terminate
 from replay_sweeps.models.numerics import known_rates, measured_rates
@@ -17,10 +17,9 @@ from replay_sweeps.plan.decision import within_budget
 from replay_sweeps.plan.memory import memory_of, too_large
 from replay_sweeps.plan.timing import Timing
 from replay_sweeps.progress import Progress
-from replay_sweeps.results.study_record import write_results
+from replay_sweeps.results.write_results import write_results
 from replay_sweeps.store.leases import Leases
-from replay_sweeps.store.litter import clear_half_written
-from replay_sweeps.store.marker import mark_store
+from replay_sweeps.store.leftovers import clear_half_written
 from replay_sweeps.store.retention import droppable
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
@@ -44,10 +43,9 @@ def run_study(study: Study, launch: Launch) -> None:
     Interrupted when the command is asked to stop. The run table is written whatever happens.
     """
     with one_line_for_storage(study.store):
-        mark_store(study.store)
-        clear_half_written(Store(study.store))
         check_memory(study)
         fetch_models(study.runs)
+        clear_half_written(Store(study.store))
         plan = plan_study(study, prepare_study_texts(study), measured_rates(study.store))
         with raised_on_terminate():
             plan = within_budget(plan, lambda run: measure_steps(plan.only([run.run_id]), launch))
@@ -65,7 +63,7 @@ def run_study(study: Study, launch: Launch) -> None:
 
 def check_memory(study: Study) -> None:
     """Raise UserError when a model does not fit into the memory that is known, before anything is loaded."""
-    sizes = [names_of(run, None)[2] for run in study.runs]
+    sizes = [fingerprints_of(run, None)[2] for run in study.runs]
     problem = too_large(*memory_of(study.runs, sizes, known_rates(study.store), study.elsewhere))
     if problem:
         raise UserError(problem)

@@ -35,8 +35,7 @@ def study_handed_over(command: "Command", study: "Study") -> Iterator[None]:
 class PrefixTreeSweeper(Sweeper):
     """Trains each distinct segment of a grid once, with workers started through the configured launcher."""
 
-    def __init__(self, grids: Any) -> None:
-        self.grids = grids
+    def __init__(self, grids: Any) -> None:  # `grids` are read from the configuration, before Hydra is entered
         self.config: DictConfig | None = None
         self.context: Any = None
         self.task: Any = None

@@ -1,4 +1,4 @@
-"""What a worker is told, and what it answers: plain JSON between processes, typed on both sides."""
+"""What the command tells a worker: the study that it works on, as a JSON file."""
 
 import json
 import uuid
@@ -9,7 +9,6 @@ from typing import Any
 from replay_sweeps.config import RunConfig
 from replay_sweeps.config_builder import build, plain_values
 from replay_sweeps.files import fingerprint, write_atomically
-from replay_sweeps.plan.timing import Timing
 from replay_sweeps.store.retention import Keep
 from replay_sweeps.tree.planned_run import PlannedRun
 from replay_sweeps.tree.study_plan import StudyPlan
@@ -83,22 +82,3 @@ class WorkOrder:
 def keys_fingerprint(runs: tuple[PlannedRun, ...]) -> str:
     """A hash of the names of the last states of all runs."""
     return fingerprint([run.key(run.steps) for run in runs])
-
-
-@dataclass(frozen=True)
-class WorkerReport:
-    """What a worker has to say besides what the store tells: what went wrong, or what it measured."""
-
-    line: str | None = None  # what went wrong
-    fatal: bool = False  # whether that concerns all workers
-    timing: Timing | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, which every launcher can carry."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "WorkerReport":
-        """The report that `to_json` described."""
-        timing = Timing(**values["timing"]) if values["timing"] else None
-        return cls(values["line"], values["fatal"], timing)

@@ -22,7 +22,7 @@ MOST_ATTEMPTS = 3
 def ready_paths(status: StudyStatus, missing: Missing) -> list[tuple[int, MissingWork]]:
     """The paths that can be trained and did not fail, the one with the most operations left first.
 
-    Since a path is the longest chain from its head, it is its own critical path.
+    The path with the most work left decides the total time, so it comes first.
     """
     ready = [(index, work) for index, work in enumerate(missing) if work and work.ready and not status.failed(index)]
     return sorted(

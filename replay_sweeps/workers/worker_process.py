@@ -17,10 +17,11 @@ from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import RankGroup, TasksLost
 from replay_sweeps.workers.rank_process import run_rank
 from replay_sweeps.workers.submitit_tasks import current_task
-from replay_sweeps.workers.work_order import WorkerReport, WorkOrder
+from replay_sweeps.workers.work_order import WorkOrder
 from replay_sweeps.workers.worker import PathWorker
 from replay_sweeps.workers.worker_context import WorkerContext
 from replay_sweeps.workers.worker_log import logging_to
+from replay_sweeps.workers.worker_report import WorkerReport
 
 logger = logging.getLogger(__name__)
 

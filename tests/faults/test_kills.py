@@ -13,7 +13,7 @@ import pytest
 from replay_sweeps.main import main
 from replay_sweeps.store import leases
 from replay_sweeps.store.leases import Leases
-from replay_sweeps.store.litter import clear_half_written
+from replay_sweeps.store.leftovers import clear_half_written
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
 from replay_sweeps.tree.state_name import StateName

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, first_difference, key
-from replay_sweeps.schedule.data_schedule import room, stage2_alone, two_stages
+from replay_sweeps.schedule.data_schedule import misfit, stage2_alone, two_stages
 from replay_sweeps.schedule.learning_rate import LRSchedule
 from replay_sweeps.tree.planned_run import PlannedRun
 from replay_sweeps.tree.prefix_tree import heavy_paths, prefix_tree, walk
@@ -27,7 +27,7 @@ def behaviours(draw: st.DrawFn) -> Behaviour:
         data = stage2_alone(batch_rows, rows, epochs, rho)
         return behaviour(data, law.pieces(0, data.steps), 0.1, order, None)
     total = draw(st.sampled_from([40, 80]))
-    assume(room(total, rows, epochs, rho, alpha) is None)
+    assume(misfit(total, rows, epochs, rho, alpha) is None)
     data = two_stages(total, batch_rows, rows, epochs, rho, alpha)
     if mode == "mid_train":
         return behaviour(data, law.pieces(0, data.steps), 0.1, order, None)

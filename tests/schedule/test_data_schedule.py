@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from replay_sweeps.data.mixture import Mixture, permutation
 from replay_sweeps.schedule.behaviour import TargetOrder
-from replay_sweeps.schedule.data_schedule import DataSchedule, room, stage2_alone, two_stages
+from replay_sweeps.schedule.data_schedule import DataSchedule, misfit, stage2_alone, two_stages
 
 fractions = st.fractions(0, 1, max_denominator=64)
 
@@ -26,7 +26,7 @@ def schedules(draw: st.DrawFn) -> DataSchedule:
     alpha = draw(fractions)
     assume(alpha > 0 or rho == 0)
     total = draw(st.integers(1, 60)) * batch_rows
-    assume(room(total, target_rows, epochs, rho, alpha) is None)
+    assume(misfit(total, target_rows, epochs, rho, alpha) is None)
     return two_stages(total, batch_rows, target_rows, epochs, rho, alpha)
 
 
@@ -117,21 +117,21 @@ def test_what_does_not_fit_is_told_with_sizes_that_do(
     total: int, rows: int, epochs: int, rho: Fraction, alpha: Fraction
 ) -> None:
     assume(rho < 1)
-    misfit = room(total, rows, epochs, rho, alpha)
-    if misfit is None:
+    wrong = misfit(total, rows, epochs, rho, alpha)
+    if wrong is None:
         schedule = two_stages(total, 1, rows, epochs, rho, alpha)
         assert schedule.stage2_row + schedule.stage2_rows == total
         return
     with pytest.raises(ValueError):
         two_stages(total, 1, rows, epochs, rho, alpha)
-    assert misfit.needed_rows > misfit.total_rows
+    assert wrong.needed_rows > wrong.total_rows
     # half a row of rounding in the length of stage 2 is why the hints are tried one unit smaller
-    if misfit.largest_target_rows > 1:
-        assert room(total, misfit.largest_target_rows - 1, epochs, rho, alpha) is None
-    if misfit.largest_epochs > 1:
-        assert room(total, rows, misfit.largest_epochs - 1, rho, alpha) is None
-    if misfit.largest_replay_fraction is not None:
-        assert misfit.largest_replay_fraction < rho or rho == 0
+    if wrong.largest_target_rows > 1:
+        assert misfit(total, wrong.largest_target_rows - 1, epochs, rho, alpha) is None
+    if wrong.largest_epochs > 1:
+        assert misfit(total, rows, wrong.largest_epochs - 1, rho, alpha) is None
+    if wrong.largest_replay_fraction is not None:
+        assert wrong.largest_replay_fraction < rho or rho == 0
 
 
 def test_the_stage_lengths_of_the_paper_follow_from_rho() -> None:

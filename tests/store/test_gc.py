@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from replay_sweeps.errors import CannotGoOn
@@ -72,7 +72,10 @@ def write_studies(store: Store, folder: Path, states: Sequence[KeptState], studi
         (folder / str(number)).mkdir()
         paths = frozenset(states[index].name.path for index in study.states)
         output = str(folder / str(number))
-        write_study_record(store.folder, StudyRecord(f"study{number}", output, study.complete, paths, {}, (), {}))
+        names = [states[index].name for index in study.states]
+        runs = {f"run{index}": [name.root, name.step, name.key] for index, name in enumerate(names)}
+        record = StudyRecord(f"study{number}", output, study.complete, paths, {}, (), {}, runs)
+        write_study_record(store.folder, record)
 
 
 def needed(states: Sequence[KeptState], studies: Sequence[MadeUpStudy]) -> set[int]:
@@ -120,6 +123,45 @@ def test_exactly_what_some_study_needs_stays(data: st.DataObject, states: list[K
         collect_garbage(store, dry_run=False)
         stays = needed(states, studies)
         assert files(store) == set().union(*(files_of(states[index].name) for index in stays))
+
+
+def damage(draw: st.DrawFn, store: Store) -> None:
+    """Something happens to one of the files by which gc knows what is needed."""
+    known = [*store.folder.glob("studies/*.json"), *store.folder.glob("records/*/*.json"), store.folder / "store.json"]
+    file = draw(st.sampled_from(sorted(file for file in known if file.is_file())))
+    fault = draw(st.sampled_from(["flip", "cut", "empty", "list", "folder", "loop", "missing"]))
+    if fault == "missing" and file.parent.name == "studies":
+        return  # nobody can tell that there was one
+    content = bytearray(file.read_bytes() or b"..")
+    content[draw(st.integers(0, len(content) - 2))] ^= 1
+    file.unlink()
+    if fault == "folder":
+        file.mkdir()
+    elif fault == "loop":
+        file.symlink_to(file)
+    elif fault != "missing":
+        file.write_bytes({"flip": bytes(content), "cut": bytes(content[:9]), "empty": b"", "list": b"[1]"}[fault])
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])
+@given(data=st.data(), states=kept_states())
+def test_nothing_that_a_study_needs_is_dropped_whatever_is_damaged(
+    data: st.DataObject, states: list[KeptState]
+) -> None:
+    indices = st.frozensets(st.integers(0, len(states) - 1), max_size=3)
+    studies = data.draw(st.lists(st.builds(MadeUpStudy, indices, st.booleans()), min_size=1, max_size=3))
+    with tempfile.TemporaryDirectory() as folder, patch("os.fsync"):
+        store = Store(Path(folder) / "store")
+        fill(store, states)
+        write_studies(store, Path(folder), states, studies)
+        before = files(store)
+        damage(data.draw, store)  # type: ignore[arg-type]
+        damage(data.draw, store)  # type: ignore[arg-type]
+        lost = before - files(store)
+        stopped = store_command.main(["gc", "--now", "--store", str(store.folder)])
+        stays = set().union(*(files_of(states[index].name) for index in needed(states, studies)))
+        assert stays - lost <= files(store)
+        assert not stopped or before - lost == files(store)
 
 
 def test_a_study_that_is_trained_keeps_all_that_it_needs(

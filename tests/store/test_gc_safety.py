@@ -14,7 +14,7 @@ from replay_sweeps.store import leases, trash
 from replay_sweeps.store.command import main as store_command
 from replay_sweeps.store.gc import collect_garbage
 from replay_sweeps.store.leases import Leases
-from replay_sweeps.store.litter import DAY
+from replay_sweeps.store.leftovers import DAY
 from replay_sweeps.store.states import METRICS, SegmentRecord, Store
 from replay_sweeps.store.study_records import StudyRecord, keep_texts, study_files, write_study_record
 from replay_sweeps.tree.state_name import StateName

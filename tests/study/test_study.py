@@ -9,14 +9,14 @@ import pytest
 from replay_sweeps.errors import UserError
 from replay_sweeps.study import study as study_module
 from replay_sweeps.study.checks import Problem
-from replay_sweeps.study.study import Study, folders
-from replay_sweeps.study.surroundings import (
+from replay_sweeps.study.resource_checks import (
     folder_problems,
     needs,
     sampling_problems,
     text_problems,
     tokenizer_problems,
 )
+from replay_sweeps.study.study import Study, folders
 
 TINY = ["+scale=tiny", "schedule.target_fraction=1/128"]
 

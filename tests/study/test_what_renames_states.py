@@ -19,7 +19,7 @@ from replay_sweeps.config_builder import known_settings, renames_states
 from replay_sweeps.data.cleaning import text_key
 from replay_sweeps.data.encoder import Encoder
 from replay_sweeps.data.pipeline import tokenizer_key
-from replay_sweeps.data.prepared_text import PreparedTokenizer, TextNames
+from replay_sweeps.data.prepared_text import PreparedTokenizer, TextFingerprints
 from replay_sweeps.data.sources import self_generated
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models import hub, numerics, pretrained
@@ -81,12 +81,12 @@ def other_values(name: str, value: Any) -> list[Any]:
     return ["2"] if value is None else [f"{value}2"]
 
 
-def text_names(run: RunConfig, source: SourceConfig) -> TextNames:
+def text_names(run: RunConfig, source: SourceConfig) -> TextFingerprints:
     """Names for what a text's stores are made of, found without reading the text."""
     tokenizer = tokenizer_key(run.model.tokenizer, text_key(run.generic))
     stored = PreparedTokenizer(Path(), 0, 0, tokenizer)
     shape = Encoder(Path(), stored, None, None, run.trainer.row_length, 1).shape(source)  # type: ignore[arg-type]
-    return TextNames(fingerprint([text_key(source), shape]), "selection", "report")
+    return TextFingerprints(fingerprint([text_key(source), shape]), "selection", "report")
 
 
 def keys(run: RunConfig) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from replay_sweeps.data.prepared_text import TextNames
+from replay_sweeps.data.prepared_text import TextFingerprints
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models import numerics
 from replay_sweeps.models.pretrained import with_pretrained_shape
@@ -23,8 +23,8 @@ from replay_sweeps.study.study import hydra_loader
 from replay_sweeps.tree.planned_run import initial_weights, plan_run, root_settings
 
 GOLDEN = Path(__file__).parent / "golden_keys.json"
-TARGET = TextNames("target train", "target selection", "target report")
-GENERIC = TextNames("generic train", "generic selection", "generic report")
+TARGET = TextFingerprints("target train", "target selection", "target report")
+GENERIC = TextFingerprints("generic train", "generic selection", "generic report")
 VOCABULARY = 512
 
 SMALL = ["+scale=tiny", "generic=local", "generic.path=generic", "target=local", "target.path=target"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replay_sweeps.data.prepared_text import TextNames
+from replay_sweeps.data.prepared_text import TextFingerprints
 from replay_sweeps.tree.planned_run import plan_run
 from tests.fixtures.tiny_training import NUMERICS, VOCABULARY, tiny_config
 
@@ -17,7 +17,8 @@ from tests.fixtures.tiny_training import NUMERICS, VOCABULARY, tiny_config
 )
 def test_settings_are_chosen_on_one_part_of_the_text_and_told_on_another(metric: str, store: str) -> None:
     target, generic = (
-        TextNames(*(f"{text} {part}" for part in ("train", "selection", "report"))) for text in ("target", "generic")
+        TextFingerprints(*(f"{text} {part}" for part in ("train", "selection", "report")))
+        for text in ("target", "generic")
     )
     run = plan_run(tiny_config(False), target, generic, "root", NUMERICS, VOCABULARY)
     assert {item.store for item in run.observations if item.metric == metric} == {store}

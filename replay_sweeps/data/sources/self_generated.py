@@ -6,6 +6,7 @@ an interrupted command goes on to the same text, and a larger `max_documents` ke
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +16,7 @@ from typing import Any
 from replay_sweeps.config import ModelConfig, SourceConfig, TokenizerConfig
 from replay_sweeps.data.tokenizers import check_tokenizer
 from replay_sweeps.errors import UserError
-from replay_sweeps.files import file_checksum, fingerprint, recalled, write_record
+from replay_sweeps.files import file_checksum, fingerprint, is_real_folder, put_aside, recalled, write_record
 from replay_sweeps.models.hub import fetch, local_folder
 from replay_sweeps.models.pretrained import ANY_LENGTH, weights_fingerprint, with_pretrained_shape
 from replay_sweeps.models.pretrained_checks import check_pretrained
@@ -95,11 +96,13 @@ def documents(source: SourceConfig, sampled: Path) -> Iterator[str]:
     count = source.max_documents
     assert count is not None
     folder = sampled / documents_fingerprint(source)
+    if os.path.lexists(folder) and not is_real_folder(folder):
+        put_aside(folder)
     sampler: _Sampler | None = None
     with closing(_Progress(count)) as progress:
         for number, first in enumerate(range(0, count, CHUNK_DOCUMENTS)):
             path = folder / f"{number:06}.json"
-            chunk = recalled(path, "sampled text is damaged and is sampled again")
+            chunk = _sound_chunk(recalled(path, "sampled text is damaged and is sampled again"))
             tokens = 0
             if chunk is None:
                 sampler = sampler or _Sampler(source)
@@ -109,6 +112,13 @@ def documents(source: SourceConfig, sampled: Path) -> Iterator[str]:
             documents = chunk["documents"][: count - first]
             progress.add(len(documents), tokens)
             yield from documents
+
+
+def _sound_chunk(chunk: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A chunk as it was read, or None where it has another shape."""
+    texts = chunk.get("documents") if chunk else None
+    is_sound = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+    return chunk if is_sound else None
 
 
 class _Sampler:

@@ -195,6 +195,8 @@ def test_what_an_interrupted_command_sampled_is_not_collected(
     [kept] = (store / "text" / "sampled").glob("*/*.json")
     assert store_command.main(["gc", "--store", str(store)]) == 0 and kept.is_file()
     shutil.rmtree(tmp_path / "output")
+    assert store_command.main(["gc", "--store", str(store)]) == 0 and kept.is_file()
+    assert store_command.main(["forget", str(tmp_path / "output"), "--store", str(store)]) == 0
     assert store_command.main(["gc", "--store", str(store)]) == 0 and not kept.exists()
 
 
