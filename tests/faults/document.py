@@ -28,7 +28,10 @@ looks as if its studies were forgotten: `gc` then moves what only they needed in
 
 Commands: {commands}. `analyze` reads the study's folder alone.
 
-Faults of a file: {file_faults}. Faults of a folder, for each folder that such a file lies in: {folder_faults}.
+Faults of a file: {file_faults}.
+
+Faults of a folder, for each folder that such a file lies in: {folder_faults}.
+
 `unreadable` is left out for root, who reads every file.
 
 | file | holds | damaged, it is |
@@ -39,12 +42,12 @@ A file of a new kind is added to `replay_sweeps/store/file_kinds.py`; the tests 
 
 ## Killed at any write
 
-A worker is killed at its n-th `fsync`, `rename`, `replace`, `unlink` or `rmdir`, for n spread over the whole run; alone, and
-beside a command of another host on the same store; and a command that really trains, at three of them. At every moment a run
-that counts as done has its weights, under `keep_states=leaves` and `all`. The same command then ends with the same bits, and
-leaves no lease and no half-written file.
+A worker is killed at its n-th `fsync`, `rename`, `replace`, `unlink` or `rmdir`, for n spread over the whole run:
+alone, and beside a command of another host on the same store. A command that really trains is killed at three of
+them. At every moment a run that counts as done has its weights, under `keep_states=leaves` and `all`. The same command
+then ends with the same bits, and leaves no lease and no half-written file.
 
-    make test-faults
+Run all of it with `make test-faults`.
 
 ## Promises broken by hand
 
