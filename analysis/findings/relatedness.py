@@ -1,9 +1,8 @@
 """How far a target is from the generic text, beside what replay is worth there and the best ρ (study 14)."""
 
-import numpy as np
 import pandas as pd
 
-from analysis.findings.evidence import Evidence, NotEnoughError
+from analysis.findings.evidence import Evidence, NotEnoughError, number_or_nan
 from analysis.findings.mechanisms import loss_before_stage2
 
 
@@ -36,7 +35,7 @@ def relatedness(evidence: Evidence) -> pd.DataFrame:
             {
                 "target": group.label["target"],
                 "group": group.name,
-                "divergence": float(distance) if isinstance(distance, int | float) else np.nan,
+                "divergence": number_or_nan(distance),
                 "stage1_loss": float(before.loc[baseline.index].mean()),
                 "multiplier": result.value,
                 "low": result.low,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.findings.by_setting import CellsBySetting, cells_by_setting
-from analysis.findings.evidence import Evidence, NotEnoughError
+from analysis.findings.evidence import Evidence, NotEnoughError, number_or_nan
 from analysis.findings.study import GroupFindings
 from analysis.findings.tables import best, parts
 from analysis.report.figures.canvas import (
@@ -220,8 +220,8 @@ def accuracy_against_replay(evidence: Evidence) -> Drawing:
             (f"$N$ = {short_tokens(float(tokens))}", dict(zip(at["replay_fraction"], at[column], strict=True)))
             for tokens, at in parts(scores, "target_tokens")
         ]
-        base = base_scores.get(column) if isinstance(base_scores, dict) else None
-        draw_scores(axis, series[:MOST_SERIES], base if isinstance(base, int | float) else None)
+        base = number_or_nan(base_scores.get(column) if isinstance(base_scores, dict) else None)
+        draw_scores(axis, series[:MOST_SERIES], base if np.isfinite(base) else None)
         axis.set_ylabel(plain_text(column.replace("_", " ")))
     caption = "Task score against the replay fraction; dotted: standard fine-tuning (ρ = 0); dashed: before training."
     return Drawing("accuracy_against_replay", "Accuracy against replay", caption, figure)
