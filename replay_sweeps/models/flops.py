@@ -3,7 +3,8 @@
 import math
 
 from replay_sweeps.config import ModelConfig
-from replay_sweeps.models.pretrained import Pretrained, adapted, describe, lora_names
+from replay_sweeps.models.lora_targets import adapted_matrices, lora_names
+from replay_sweeps.models.pretrained import Pretrained, describe
 
 
 def _pretrained(model: ModelConfig) -> Pretrained | None:
@@ -11,7 +12,7 @@ def _pretrained(model: ModelConfig) -> Pretrained | None:
 
 
 def parameters(model: ModelConfig, vocab_size: int) -> int:
-    """How many parameters a model has (tied embeddings once), adapters not among them."""
+    """How many parameters a model has: tied embeddings count once, adapters do not count."""
     known = _pretrained(model)
     if known is not None:
         return known.parameters
@@ -27,11 +28,11 @@ def adapter_parameters(model: ModelConfig) -> int | None:
     known = _pretrained(model)
     if known is None or model.lora_rank is None:
         return None
-    return sum(model.lora_rank * sum(shape) for shape in adapted(known, lora_names(model)).values())
+    return sum(model.lora_rank * sum(shape) for shape in adapted_matrices(known, lora_names(model)).values())
 
 
 def matrix_parameters(model: ModelConfig, vocab_size: int) -> int:
-    """How many weights of matrices a token passes: those of look-up tables and of experts it does not see left out."""
+    """How many weights of matrices a token is multiplied with, its own experts' alone; look-up tables do not count."""
     known = _pretrained(model)
     if known is None or not known.shapes:
         rest = model.hidden_size * (2 * model.layers + 1) if known is None else 0

@@ -1,4 +1,4 @@
-"""Where the files of a pretrained model are: a folder, the Hugging Face cache, or the hub; no torch."""
+"""The files of a pretrained model in a folder, in the Hugging Face cache or on the hub; without torch."""
 
 import json
 import re
@@ -10,22 +10,23 @@ from typing import Any
 from replay_sweeps.errors import UserError, one_line
 from replay_sweeps.files import file_checksum
 
-HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
+HUB_TIMEOUT = 10.0  # seconds to wait for the hub's answer
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES, PICKLES_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-ALSO = ["generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja"]
+# fetched with the weights: the tokenizer, and settings of generation
+OTHER_FILES = ["generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja"]
 
-Shapes = Mapping[str, tuple[int, ...]]  # of the tensors of a file, by name
+Shapes = Mapping[str, tuple[int, ...]]  # by tensor name
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights: what is in it, and a hash of its bytes."""
+    """A file of weights: the shapes of its tensors, and a hash of its bytes."""
 
     name: str
     shapes: Shapes  # empty for a pickle, which is not opened
     bytes: int
-    checksum: Callable[[], str]  # SHA-256; the hub's own for a file that is not here
+    checksum: Callable[[], str]  # SHA-256; for a file that is not on this machine, the one that the hub gives
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class ModelFiles:
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path that is no folder here reads as the name of a model of the hub."""
+    """Whether a path is no folder on this machine and has the form of a hub id."""
     return not Path(path).expanduser().is_dir() and bool(re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path))
 
 
 def local_folder(path: str, revision: str | None, allow_pickle: bool) -> Path | None:
-    """The folder of a model that is on this machine: `path` itself, or the whole snapshot in the cache; else None."""
+    """The folder of a model on this machine: `path` itself, or a complete snapshot in the cache; else None."""
     if not is_hub_id(path):
         return Path(path).expanduser()
     from huggingface_hub import try_to_load_from_cache
@@ -53,14 +54,14 @@ def local_folder(path: str, revision: str | None, allow_pickle: bool) -> Path | 
         return None
     folder = Path(found).parent
     try:
-        names = _local_names(folder, allow_pickle)
+        names = _local_weight_names(folder, allow_pickle)
     except ValueError:
         return None
     return folder if names and all((folder / name).exists() for name in names) else None
 
 
 def weight_names(there: Collection[str], read: Callable[[str], bytes], allow_pickle: bool) -> list[str]:
-    """The names of a model's files of weights, of the files that are `there`; safetensors first, as in `transformers`.
+    """The names of a model's weight files among the files `there`; safetensors are preferred, as in `transformers`.
 
     Raises ValueError where an index cannot be read.
     """
@@ -75,13 +76,13 @@ def weight_names(there: Collection[str], read: Callable[[str], bytes], allow_pic
     return []
 
 
-def _local_names(folder: Path, allow_pickle: bool) -> list[str]:
+def _local_weight_names(folder: Path, allow_pickle: bool) -> list[str]:
     there = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     return weight_names(there, lambda name: (folder / name).read_bytes(), allow_pickle)
 
 
 def read_local(folder: Path, allow_pickle: bool) -> ModelFiles:
-    """What is in a model's folder. Raises UserError with a line for what is missing or damaged."""
+    """Read a model's folder: configuration and headers. Raises UserError with a line for what is missing or damaged."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: give a folder that save_pretrained wrote, or a hub id")
     try:
@@ -91,7 +92,7 @@ def read_local(folder: Path, allow_pickle: bool) -> ModelFiles:
     except (OSError, ValueError, AssertionError):
         raise UserError(f"{folder} has no readable config.json: give a folder that save_pretrained wrote") from None
     try:
-        names = _local_names(folder, allow_pickle)
+        names = _local_weight_names(folder, allow_pickle)
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from None
     if not names:
@@ -116,7 +117,7 @@ def _local_file(file: Path) -> WeightFile:
 
 
 def header(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a safetensors file's tensors. Raises ValueError when the file is damaged or cut off."""
+    """The shapes of the tensors in a safetensors file. Raises ValueError when the file is damaged or truncated."""
     size = file.stat().st_size
     try:
         with file.open("rb") as opened:
@@ -135,9 +136,9 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_remote(path: str, revision: str | None, allow_pickle: bool) -> ModelFiles:
-    """What the hub says of a model: its configuration and the headers of its weights; no weights are fetched.
+    """Read a model's configuration and the headers of its weights from the hub; no weights are fetched.
 
-    Raises UserError with one line when the hub is out of reach or has no such model.
+    Raises UserError with one line when the hub cannot be reached or has no such model.
     """
     try:
         from huggingface_hub import HfApi, hf_hub_download
@@ -175,7 +176,7 @@ def _remote_file(name: str, file: Any, shapes: Shapes) -> WeightFile:
 
 
 def out_of_reach(path: str, error: BaseException) -> str:
-    """One line for a hub id that led to nothing."""
+    """The line for a hub id that leads to no model."""
     return (
         f"there is no folder {path} here, nor is it whole in the Hugging Face cache, and the hub does not give it "
         f"({one_line(error)}): give a folder that save_pretrained wrote, or try again with a network"
@@ -183,15 +184,15 @@ def out_of_reach(path: str, error: BaseException) -> str:
 
 
 def fetch(path: str, revision: str | None, allow_pickle: bool) -> Path:
-    """The folder of a model, fetched from the hub where it is not here. Raises UserError with one line."""
+    """The folder of a model, fetched from the hub unless it is on this machine. Raises UserError with one line."""
     folder = local_folder(path, revision, allow_pickle)
     if folder is not None:
         return folder
     try:
         from huggingface_hub import HfApi, snapshot_download
 
-        HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)  # fails at once, not after a minute
+        HfApi().model_info(path, revision=revision, timeout=HUB_TIMEOUT)  # fails soon; a download tries for a minute
         weights = ["model*.safetensors", INDEX, *(["pytorch_model*.bin", PICKLES_INDEX] if allow_pickle else [])]
-        return Path(snapshot_download(path, revision=revision, allow_patterns=[CONFIG, *weights, *ALSO]))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=[CONFIG, *weights, *OTHER_FILES]))
     except Exception as error:
         raise UserError(out_of_reach(path, error)) from error

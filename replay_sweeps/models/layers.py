@@ -1,4 +1,4 @@
-"""The decoder layers of a network: their activations computed anew in the backward pass, or compiled one by one."""
+"""The decoder layers of a network: checkpointing of their activations, and compiling them one by one."""
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -8,12 +8,12 @@ from replay_sweeps.errors import UserError
 
 
 def decoder_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers that a network repeats, in order."""
+    """The decoder layers of a network, in order."""
     return [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def checkpoint_activations(network: PreTrainedModel) -> None:
-    """Keep a layer's input alone until its backward pass, which computes the rest anew: less memory, a third more work.
+    """Keep only the input of each layer; the backward pass computes the rest again: less memory, a third more work.
 
     Raises UserError for an architecture that cannot do so.
     """
@@ -22,10 +22,10 @@ def checkpoint_activations(network: PreTrainedModel) -> None:
     except ValueError as error:
         raise UserError(f"trainer.activation_checkpointing=true: {error}") from error
     for layer in decoder_layers(network):
-        layer.training = True  # what layers ask before they do so; all below them stays as in evaluation: no dropout
+        layer.training = True  # layers checkpoint in training mode only; their modules stay in evaluation: no dropout
 
 
 def compile_layers(network: nn.Module) -> None:
-    """Compile each decoder layer alone: layers of one shape share what was compiled."""
+    """Compile each decoder layer by itself: layers of one shape share the compiled code."""
     for layer in decoder_layers(network):
         layer.compile(dynamic=False)

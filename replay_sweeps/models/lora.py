@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): put into a frozen model, drawn from a seed, merged back."""
+"""Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): added to a frozen model, drawn from a seed, merged."""
 
 import math
 import warnings
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from replay_sweeps.config import ModelConfig
 from replay_sweeps.errors import UserError, one_line
-from replay_sweeps.models.pretrained import lora_alpha, lora_names
+from replay_sweeps.models.lora_targets import lora_alpha, lora_names
 
 if TYPE_CHECKING:  # a model from scratch needs no peft, which takes a second to import
     from peft import LoraConfig
@@ -35,11 +35,11 @@ def lora_config(model: ModelConfig) -> "LoraConfig":
 
 
 def add_adapters(network: PreTrainedModel, model: ModelConfig) -> None:
-    """Freeze all weights and put adapters beside them, in fp32 whatever the weights are; they alone are trained."""
+    """Freeze all weights and add adapters, which alone are trained; adapters are fp32 whatever the weights are."""
     from peft import inject_adapter_in_model
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft's finding that GPT-2 keeps its matrices transposed
+        warnings.simplefilter("ignore")  # peft warns that GPT-2 keeps its matrices transposed
         try:
             inject_adapter_in_model(lora_config(model), network)
         except ValueError as error:
@@ -52,7 +52,7 @@ def add_adapters(network: PreTrainedModel, model: ModelConfig) -> None:
 
 @torch.no_grad()
 def draw_adapters(network: nn.Module, seed: int) -> None:
-    """Set all adapters from a seed: A uniform as Kaiming, B zero, so that the model is at first the one it was."""
+    """Set all adapters from a seed: A uniform (Kaiming), B zero, so that the model at first computes what it did."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         if ".lora_A." in name:
@@ -74,7 +74,7 @@ def save_adapters(network: nn.Module, model: ModelConfig, folder: Path) -> None:
 
 
 def merge_adapters(network: PreTrainedModel) -> None:
-    """Add the adapters to the weights that they stand beside, and leave a model without them."""
+    """Add the adapters' products to the weights that they adapt, and remove the adapters."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in [item for item in network.named_modules() if isinstance(item[1], LoraLayer)]:

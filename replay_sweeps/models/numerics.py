@@ -12,33 +12,33 @@ from replay_sweeps.config import ModelConfig, TrainerConfig
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
 from replay_sweeps.machine import compiler, machine, torch_version
-from replay_sweeps.models.pretrained import why_logits
+from replay_sweeps.models.pretrained_checks import why_logits_needed
 
 logger = logging.getLogger(__name__)
 
 
-def _file(store: Path) -> Path:
+def _rates_file(store: Path) -> Path:
     return store / "numerics" / f"{fingerprint(machine())[:16]}.json"
 
 
 def known_rates(store: Path) -> dict[str, Any] | None:
     """The measured rates of this machine, or None where nothing was measured yet; imports no torch."""
     try:
-        return read_record(_file(store))
+        return read_record(_rates_file(store))
     except (FileNotFoundError, DamagedFile):
         return None
 
 
 def measured_rates(store: Path) -> dict[str, Any]:
-    """Matrix multiplications a second in fp32 and bf16 (FLOP/s), measured on first use and kept in the store."""
+    """The rates of matrix products in fp32 and bf16 (FLOP/s), measured on first use and kept in the store."""
     found = known_rates(store)
     if found is None:
-        found = {**machine(), **_measure()}
-        write_record(_file(store), found)
+        found = {**machine(), **_measure_rates()}
+        write_record(_rates_file(store), found)
     return found
 
 
-def _measure() -> dict[str, Any]:
+def _measure_rates() -> dict[str, Any]:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,7 +47,7 @@ def _measure() -> dict[str, Any]:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a = torch.randn(size, size, device=device, dtype=dtype)
         best = float("inf")
-        for _ in range(12):  # the fastest of several: another load on the machine only ever slows one down
+        for _ in range(12):  # the fastest counts: other load on the machine only slows a product down
             begin = time.perf_counter()
             a @ a
             if device == "cuda":
@@ -66,7 +66,7 @@ def precision_of(trainer: TrainerConfig, rates: Mapping[str, Any] | None) -> str
 
 
 def resolve(trainer: TrainerConfig, model: ModelConfig, rates: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The numerics that enter a root: precision, compile and the kind of loss as they will be, and torch's version.
+    """The numerics that enter a root: the precision, compiling and loss that training will use, and torch's version.
 
     Where nothing was measured yet (a plan on a fresh store), bf16 and a working compiler are assumed.
     """
@@ -74,14 +74,14 @@ def resolve(trainer: TrainerConfig, model: ModelConfig, rates: Mapping[str, Any]
     if compiled and trainer.compile == "layers":
         compiled = "layers"
     numerics = {"precision": precision_of(trainer, rates), "compile": compiled, "torch": torch_version()}
-    # what is as it always was enters no key
+    # Defaults stay out of the key, so that states trained before the setting existed keep their names.
     if trainer.weights == "bf16":
         numerics["weights"] = "bf16"
     if trainer.activation_checkpointing:
         numerics["activation_checkpointing"] = True
     cuda = trainer.accelerator != "cpu" and rates is not None and rates["device"] == "cuda"
     wanted = trainer.fused_loss == "true" or (trainer.fused_loss == "auto" and cuda and why_not_fused() is None)
-    if wanted and why_logits(model) is None:
+    if wanted and why_logits_needed(model) is None:
         numerics["fused_loss"] = True
     return numerics
 

@@ -7,23 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from replay_sweeps.config import RunConfig
+from replay_sweeps.config_builder import known_settings, with_role
 from replay_sweeps.plan.drawing import axis_value
 from replay_sweeps.schedule.behaviour import first_difference
 from replay_sweeps.tree.planned_run import PlannedRun
 
 PLANNED = 0.9  # share of a budget that is planned for; the rest is for what was not measured, and the analysis
-WORDS = {
-    "schedule.target_tokens": "N",
-    "schedule.target_share": "share of the target",
-    "schedule.target_fraction": "N/T",
-    "schedule.replay_fraction": "ρ",
-    "schedule.target_epochs": "E",
-    "schedule.stage2.peak": "learning rate",
-    "schedule.stage1.peak": "learning rate",
-    "schedule.order_seed": "seed",
-    "schedule.subset_seed": "seed",
-    "model.init_seed": "seed",
-}
+# what a reader gives up most readily is said first: seeds, learning rates before epochs, replay fractions before N
+_SAID_FIRST = (*with_role("seed"), *reversed(with_role("nuisance")), *with_role("axis"))
 
 
 @dataclass(frozen=True)
@@ -180,8 +171,8 @@ def in_words(run: RunConfig, axes: Sequence[str]) -> str:
 
 def left_out_in_words(kept: Sequence[RunConfig], left: Sequence[RunConfig], axes: Sequence[str]) -> list[str]:
     """Groups of the runs that are left out: by a value that no run that stays has, else by a pair of values."""
-    order = [axis for axis in [*reversed(WORDS), *axes] if axis in axes]
-    order = list(dict.fromkeys(order))
+    named = [axis for axis in _SAID_FIRST if axis in axes and known_settings()[axis].symbol]
+    order = list(dict.fromkeys([*named, *axes]))
     have = {(axis, axis_value(run, axis)) for run in kept for axis in order}
     pairs = {pair for run in kept for pair in _pairs(run, order)}
     groups: dict[str, int] = {}
@@ -205,7 +196,8 @@ def _pairs(run: RunConfig, axes: Sequence[str]) -> Iterator[tuple[tuple[str, Any
 def _shown(axis: str, value: Any) -> str:
     if axis == "schedule.target_share":
         return "all of the target" if value == 1 else f"{value} of the target"
-    word, shown = WORDS.get(axis, axis), _number(value)
+    known = known_settings().get(axis)  # none of the choice of a whole group
+    word, shown = known.symbol if known and known.symbol else axis, _number(value)
     return f"{word} {shown}" if word == "seed" else f"{word} = {shown}"
 
 

@@ -61,7 +61,7 @@ def memory(run: RunConfig, vocab_size: int, rates: Rates) -> Memory:
     held = base * width + (adapters or 0) * 4
     gathered, shards, added_up = 0, 1, False
     if trainer.strategy == "fsdp":
-        shards = trainer.devices * trainer.nodes
+        shards = trainer.world_size
         added_up = trainer.batch_rows > shards * (trainer.micro_batch_rows or trainer.batch_rows)
         tables = vocab_size * model.hidden_size * (1 if model.tie_embeddings else 2)
         gathered = width * (2 * max(0, base - tables) // max(1, model.layers) + tables) if shards > 1 else 0
@@ -92,7 +92,7 @@ def activation_bytes(run: RunConfig, vocab_size: int, rates: Rates) -> int:
     """
     model, trainer = run.model, run.trainer
     numerics = resolve(trainer, model, rates)
-    world = trainer.devices * trainer.nodes
+    world = trainer.world_size
     rows = trainer.micro_batch_rows or max(1, trainer.batch_rows // world)
     half = numerics["precision"] == "bf16"
     size, hidden = (2 if half else 4), model.hidden_size
@@ -173,7 +173,7 @@ def advice(run: RunConfig, vocab_size: int, rates: Rates, available: int) -> lis
 def _changes(run: RunConfig, kind: str) -> Iterator[tuple[str, RunConfig]]:
     """Settings of a kind that take less memory, in words and as a run, the mildest first."""
     trainer, model = run.trainer, run.model
-    world = trainer.devices * trainer.nodes
+    world = trainer.world_size
     rows = trainer.micro_batch_rows or trainer.batch_rows // world
     if kind == "rows":
         for fewer in (few for few in range(rows - 1, 0, -1) if trainer.batch_rows // world % few == 0):
@@ -203,7 +203,7 @@ def memory_report(run: RunConfig, vocab_size: int, rates: Rates, elsewhere: bool
     needed = memory(run, vocab_size, rates)
     device = Device(ELSEWHERE, None) if elsewhere else device_of(run.trainer, rates)
     fits = None if device.available is None else needed.total <= device.available
-    devices = run.trainer.devices * run.trainer.nodes
+    devices = run.trainer.world_size
     strategy = "single" if devices == 1 else run.trainer.strategy.replace("auto", "ddp")
     helps = advice(run, vocab_size, rates, device.available) if device.available and not fits else []
     return {
@@ -252,4 +252,4 @@ def hours(flops: float, trainer: TrainerConfig, rates: Rates) -> float | None:
     peak = trainer.peak_tflops * 1e12 if trainer.peak_tflops else None
     if peak is None and rates is not None:
         peak = rates[f"{precision_of(trainer, rates)}_flops"]
-    return flops / (trainer.utilisation * peak * trainer.devices * trainer.nodes) / 3600 if peak else None
+    return flops / (trainer.utilisation * peak * trainer.world_size) / 3600 if peak else None

@@ -64,7 +64,7 @@ def _work(plan: StudyPlan) -> dict[str, Any]:
         for node in path.nodes:
             run = plan.runs[node.run]
             if run.root not in per_step:
-                per_step[run.root] = run.step_tokens, run.step_flops
+                per_step[run.root] = run.tokens_per_step, run.flops_per_step
             steps = node.stop - node.start
             shared += steps
             tokens += steps * per_step[run.root][0]
@@ -177,7 +177,8 @@ def _shown_hours(report: Mapping[str, Any]) -> str:
 
 
 def _shown_change(item: Mapping[str, Any]) -> str:
-    return f"{item['setting']}: {item['from']} -> {item['to']}"
+    before, after = ("null" if item[end] is None else item[end] for end in ("from", "to"))
+    return f"{item['setting']}: {before} -> {after}"
 
 
 def _shown_widths(widths: Sequence[int]) -> str:

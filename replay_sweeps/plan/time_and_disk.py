@@ -37,7 +37,7 @@ def seconds_left(status: StudyStatus, missing: Missing, workers: int) -> float |
         rate = rates[path.run.tree]
         if rate is None:
             return None
-        per_step = path.run.step_tokens / rate
+        per_step = path.run.tokens_per_step / rate
         parent = status.tree.parents[index]
         begin = 0.0 if parent is None else begins[parent] + per_step * _steps_until(missing[parent], path.start)
         begins.append(begin)

@@ -1,4 +1,4 @@
-"""How fast a worker is: a validation and a few steps that the study needs anyway, on the clock."""
+"""How fast a worker is: the measured seconds of a validation and of a few steps, which the study needs anyway."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,9 @@ from replay_sweeps.schedule.behaviour import first_difference
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.planned_run import PlannedRun
 
-STEPS = 3  # the first waits for a compiler; the others tell the time of one
-FORWARD = 1 / 3  # of the operations of a training step
+STEPS = 3  # the first step also compiles the model; the others give the time of a step
+FORWARD = 1 / 3  # the share of a training step's operations that its forward pass takes
+Train = Callable[[Segment, Callable[[int], None]], None]  # trains a segment, and calls `on_step` after each step
 
 
 @dataclass(frozen=True)
@@ -29,39 +30,31 @@ class Timing:
     path: float
 
 
-class _Clock:
-    """In a claim's place: notes when each step was done."""
+def measure(run: PlannedRun, tokens: int, train: Train) -> Timing:
+    """Validate the initial state of a run, train its first steps and save the state after them; all of it timed.
 
-    def __init__(self) -> None:
-        self.done: list[float] = []
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "step":
-            self.done.append(time.perf_counter())
-        else:
-            super().__setattr__(name, value)
-
-
-def measure(run: PlannedRun, tokens: int, train: Callable[[Segment, Any], None]) -> Timing:
-    """Train the first steps of a run, their last state being kept, and validate the state that they begin with.
-
-    `tokens`, of a validation store of the target text.
+    `tokens`: how many the target text's report set has, on which the state is validated.
     """
-    names = {item.metric: item.store for item in run.observations}
-    train(Segment(run, 0, 0, {}, {0: frozenset({names["generic_loss"]})}), _Clock())  # builds and compiles the model
-    began = time.perf_counter()
-    train(Segment(run, 0, 0, {}, {0: frozenset({names["target_loss"]})}), _Clock())
-    validated = time.perf_counter() - began
-    clock, steps = _Clock(), min(STEPS, run.steps)
-    began = time.perf_counter()
-    train(Segment(run, 0, steps, {steps: True}, {}), clock)
-    saved = time.perf_counter() - clock.done[-1]
-    step = median(after - before for before, after in pairwise([began, *clock.done][steps > 1 :]))
-    begin = max(0.0, clock.done[0] - began - step)
+    validation_sets = {item.metric: item.store for item in run.observations}
+    _seconds(train, Segment(run, 0, 0, {}, {0: frozenset({validation_sets["generic_loss"]})}))  # builds, compiles
+    validation, _ = _seconds(train, Segment(run, 0, 0, {}, {0: frozenset({validation_sets["target_loss"]})}))
+    steps = min(STEPS, run.steps)
+    total, done = _seconds(train, Segment(run, 0, steps, {steps: True}, {}))
+    save = total - done[-1]
+    step = median(after - before for before, after in pairwise([0.0, *done][steps > 1 :]))
+    begin = max(0.0, done[0] - step)
     trainer = run.config.trainer
-    least = FORWARD * step / (trainer.batch_rows * trainer.row_length)
-    # a path saves a state where it ends, and its parent saved the one that it begins with
-    return Timing(step, max(least, (validated - begin) / tokens), begin + 2 * saved)
+    forward = FORWARD * step / trainer.tokens_per_step  # validation takes no less than this
+    # a path saves its last state, and its parent path saved the state that it begins with
+    return Timing(step, max(forward, (validation - begin) / tokens), begin + 2 * save)
+
+
+def _seconds(train: Train, segment: Segment) -> tuple[float, list[float]]:
+    """Seconds that training a segment takes, and the seconds from its begin to the end of each step."""
+    done: list[float] = []
+    began = time.perf_counter()
+    train(segment, lambda _: done.append(time.perf_counter() - began))
+    return time.perf_counter() - began, done
 
 
 def measured_run(runs: Sequence[PlannedRun]) -> PlannedRun:
@@ -75,8 +68,8 @@ def scaled(timing: Timing, measured: PlannedRun, run: PlannedRun) -> Timing:
     """The timing of another root, by the operations of its steps and the size of its model."""
     if run.root == measured.root:
         return timing
-    step = run.step_flops / measured.step_flops
-    token = step * measured.step_tokens / run.step_tokens
+    step = run.flops_per_step / measured.flops_per_step
+    token = step * measured.tokens_per_step / run.tokens_per_step
     return Timing(timing.step * step, timing.validation_token * token, timing.path * token)
 
 
@@ -86,15 +79,15 @@ def estimated(
     """A timing without measuring, and what it rests on: the rate at which the store trained, or the device's."""
     trainer = run.config.trainer
     if tokens_per_second:
-        step, source = run.step_tokens / tokens_per_second, "the rate that was measured in this store"
-    elif (long := hours(run.step_flops, trainer, rates)) is not None:
+        step, source = run.tokens_per_step / tokens_per_second, "the rate that was measured in this store"
+    elif (long := hours(run.flops_per_step, trainer, rates)) is not None:
         step, source = 3600 * long, f"{trainer.utilisation:.0%} of the peak rate"
     else:
         return None
-    return Timing(step, FORWARD * step / run.step_tokens, 0.0), source
+    return Timing(step, FORWARD * step / run.tokens_per_step, 0.0), source
 
 
-def _file(store: Path, run: PlannedRun, workers: int) -> Path:
+def _timing_file(store: Path, run: PlannedRun, workers: int) -> Path:
     trainer = run.config.trainer
     how = [trainer.threads, trainer.accelerator, trainer.devices, trainer.nodes, trainer.strategy]
     name = fingerprint([run.root, *how, workers, machine()])
@@ -104,7 +97,7 @@ def _file(store: Path, run: PlannedRun, workers: int) -> Path:
 def read_timing(store: Path, run: PlannedRun, workers: int) -> Timing | None:
     """What was measured of a run's root with so many workers on this machine, or None."""
     try:
-        record = read_record(_file(store, run, workers))
+        record = read_record(_timing_file(store, run, workers))
         return Timing(**{name: record[name] for name in ("step", "validation_token", "path")})
     except (FileNotFoundError, DamagedFile, KeyError):
         return None
@@ -112,4 +105,4 @@ def read_timing(store: Path, run: PlannedRun, workers: int) -> Timing | None:
 
 def write_timing(store: Path, run: PlannedRun, workers: int, timing: Timing) -> None:
     """Keep what was measured."""
-    write_record(_file(store, run, workers), asdict(timing))
+    write_record(_timing_file(store, run, workers), asdict(timing))

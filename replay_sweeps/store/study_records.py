@@ -1,46 +1,16 @@
 """The record that each study leaves in a store: which states must stay, and which settings named them."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replay_sweeps.config_builder import plain_values
+from replay_sweeps.config_builder import known_settings, plain_values, renames_states
 from replay_sweeps.errors import DamagedFile
 from replay_sweeps.files import fingerprint, read_record, write_record
 from replay_sweeps.tree.study_plan import StudyPlan
-
-# settings that never enter a key
-_WITHOUT_EFFECT = (
-    "logger.",
-    "paths.",
-    "study.",
-    "evaluation.",
-    "plan",
-    "scale",
-    "workers",
-    "fail_fast",
-    "keep_states",
-    "budget",
-)
-_DETAILS = (
-    "model.allow_pickle",
-    *(
-        f"trainer.{name}"
-        for name in (
-            "save_every_minutes",
-            "log_every_steps",
-            "waypoints",
-            "threads",
-            "strategy",
-            "devices",
-            "nodes",
-            "utilisation",
-            "peak_tflops",
-        )
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -98,14 +68,19 @@ def cell_name(values: Mapping[str, Any], varying: Sequence[str]) -> str:
     return " ".join(f"{name}={values.get(name)}" for name in sorted(varying))
 
 
+@functools.cache
+def _left_out() -> frozenset[str]:
+    """The settings that tell neither a state nor a run from another."""
+    return frozenset(name for name, known in known_settings().items() if not (renames_states(name) or known.role))
+
+
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of the settings that tell a state or a run from another, by their dotted names."""
     for item in dataclasses.fields(config):
         name, value = prefix + item.name, getattr(config, item.name)
-        if name in _DETAILS or f"{name}.".startswith(_WITHOUT_EFFECT):
-            continue
         if dataclasses.is_dataclass(value):
             yield from _flat(value, f"{name}.")
-        else:
+        elif name not in _left_out():
             yield name, plain_values(value)
 
 

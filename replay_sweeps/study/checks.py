@@ -1,17 +1,19 @@
 """What must hold in a run's configuration beyond its types: ranges, what fits, what contradicts what."""
 
+import functools
 import os
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from replay_sweeps.config import ModelConfig, RateConfig, RunConfig, ScheduleConfig, TrainerConfig
+from replay_sweeps.config_builder import known_settings
 from replay_sweeps.models.numerics import why_not_fused
-from replay_sweeps.models.pretrained import why_logits
+from replay_sweeps.models.pretrained_checks import why_logits_needed
 from replay_sweeps.schedule.data_schedule import room
 from replay_sweeps.schedule.of_run import target_tokens
+from replay_sweeps.setting import Setting
 
 Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong with its value
 
@@ -19,7 +21,8 @@ Problem = tuple[str, str]  # the dotted name of a setting, and what is wrong wit
 def check_run(run: RunConfig) -> list[Problem]:
     """Everything that is wrong with the configuration of one run; needs no text, no torch and no network."""
     problems = [*_plan(run), *_ranges(run), *_sources(run), *_model(run.model), *_trainer(run)]
-    if not any(name.startswith("schedule.") for name, _ in problems):
+    # what a schedule lacks is told from its own values; those of a stage's learning rate may be wrong besides
+    if not any(name.startswith("schedule.") and name.count(".") == 1 for name, _ in problems):
         problems += _schedule_shape(run.schedule, run.model)
     counted = ("schedule.", "trainer.row_length", "trainer.batch_rows")
     if not any(name.startswith(counted) for name, _ in problems):
@@ -57,49 +60,30 @@ def _plan(run: RunConfig) -> Iterator[Problem]:
         yield "plan", "must be one of true, false, json, or a file name that ends in .svg"
 
 
+@functools.cache
+def _ranges_by_group() -> dict[str, list[tuple[str, Setting]]]:
+    """The settings that have a range, by the prefix of their group: the name there, and what it says of itself."""
+    found: dict[str, list[tuple[str, Setting]]] = {}
+    for name, setting in known_settings().items():
+        if setting.has_range:
+            prefix, dot, last = name.rpartition(".")
+            found.setdefault(prefix + dot, []).append((last, setting))
+    return found
+
+
 def _ranges(run: RunConfig) -> Iterator[Problem]:
-    schedule, optimizer, trainer, evaluation = run.schedule, run.optimizer, run.trainer, run.evaluation
-    ranges: list[tuple[str, Any, Any, Any, str, bool]] = [
-        ("workers", run.workers, 1, None, "must be at least 1", True),
-        ("schedule.replay_fraction", schedule.replay_fraction, 0, 1, "must be at least 0 and below 1", False),
-        ("schedule.stage2_allocation", schedule.stage2_allocation, 0, 1, "must be from 0 to 1", True),
-        ("schedule.target_epochs", schedule.target_epochs, 1, None, "must be at least 1", True),
-        ("schedule.total_tokens", schedule.total_tokens, 1, None, "must be positive", True),
-        ("schedule.target_tokens", schedule.target_tokens, 1, None, "must be positive", True),
-        ("schedule.target_fraction", schedule.target_fraction, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
-        ("schedule.target_share", schedule.target_share, Fraction(1, 10**12), 1, "must be above 0, to 1", True),
-        ("optimizer.weight_decay", optimizer.weight_decay, 0, None, "must not be negative", True),
-        ("optimizer.beta1", optimizer.beta1, 0, 1, "must be at least 0 and below 1", False),
-        ("optimizer.beta2", optimizer.beta2, 0, 1, "must be at least 0 and below 1", False),
-        ("optimizer.epsilon", optimizer.epsilon, 1e-30, None, "must be positive", True),
-        ("optimizer.gradient_clip", optimizer.gradient_clip, 1e-12, None, "must be positive", True),
-        ("trainer.row_length", trainer.row_length, 2, None, "must be at least 2 tokens", True),
-        ("trainer.batch_rows", trainer.batch_rows, 1, None, "must be at least 1", True),
-        ("trainer.micro_batch_rows", trainer.micro_batch_rows, 1, None, "must be at least 1", True),
-        ("trainer.devices", trainer.devices, 1, None, "must be at least 1", True),
-        ("trainer.nodes", trainer.nodes, 1, None, "must be at least 1", True),
-        ("trainer.threads", trainer.threads, 1, None, "must be at least 1", True),
-        ("trainer.save_every_minutes", trainer.save_every_minutes, 0, None, "must not be negative", True),
-        ("trainer.log_every_steps", trainer.log_every_steps, 1, None, "must be at least 1", True),
-        ("trainer.utilisation", trainer.utilisation, 1e-6, 1, "must be above 0, to 1", True),
-        ("trainer.peak_tflops", trainer.peak_tflops, 1e-6, None, "must be positive", True),
-        ("trainer.waypoints", trainer.waypoints, 0, None, "must not be negative", True),
-        ("evaluation.tokens", evaluation.tokens, trainer.row_length, None, "must be at least one row", True),
-        ("evaluation.after_stage2_steps", evaluation.after_stage2_steps, 0, None, "must not be negative", True),
-    ]
-    for role, source in (("target", run.target), ("generic", run.generic)):
-        fraction = source.validation_fraction
-        ranges += [
-            (f"{role}.max_documents", source.max_documents, 1, None, "must be at least 1", True),
-            (f"{role}.split_above_characters", source.split_above_characters, 200, None, "must be at least 200", True),
-        ]
-        if not 0 < fraction < 1:
-            yield f"{role}.validation_fraction", "must be above 0 and below 1"
-    for name, value, low, high, message, closed in ranges:
-        if value is not None and (
-            value < low or (high is not None and (value > high or (value == high and not closed)))
-        ):
-            yield name, message
+    for prefix, settings in _ranges_by_group().items():
+        group: Any = run
+        for part in prefix.split(".")[:-1]:
+            group = getattr(group, part)
+        if group is None:  # a stage without a learning-rate schedule
+            continue
+        for name, setting in settings:
+            value = getattr(group, name)
+            if value is not None and not setting.allows(value):
+                yield prefix + name, setting.range_text
+    if run.evaluation.tokens < run.trainer.row_length:
+        yield "evaluation.tokens", "must be at least one row"
 
 
 def _sources(run: RunConfig) -> Iterator[Problem]:
@@ -116,10 +100,6 @@ def _sources(run: RunConfig) -> Iterator[Problem]:
 
 
 def _model(model: ModelConfig) -> Iterator[Problem]:
-    for name in ("lora_rank", "lora_alpha"):
-        value = getattr(model, name)
-        if value is not None and value <= 0:
-            yield f"model.{name}", "must be positive"
     if model.lora_rank is None and model.lora_alpha is not None:
         yield "model.lora_alpha", "has no effect without model.lora_rank"
     if model.path is not None:
@@ -146,12 +126,12 @@ def _trainer(run: RunConfig) -> Iterator[Problem]:
         yield "trainer.weights", "bf16 weights are multiplied in bf16: trainer.precision must be auto or bf16"
     if trainer.fused_loss == "true":
         lacking = why_not_fused() or ("needs a CUDA device" if trainer.accelerator == "cpu" else None)
-        lacking = lacking or why_logits(run.model)
+        lacking = lacking or why_logits_needed(run.model)
         if lacking is not None:
             yield "trainer.fused_loss", lacking
     if trainer.devices < 1 or trainer.nodes < 1:
         return
-    world = trainer.devices * trainer.nodes
+    world = trainer.world_size
     if trainer.batch_rows % world:
         near = nearest_multiples(trainer.batch_rows, world)
         yield "trainer.batch_rows", f"must be a multiple of {world}, the devices that share it; the nearest are {near}"
@@ -204,24 +184,14 @@ def _schedule_shape(schedule: ScheduleConfig, model: ModelConfig) -> Iterator[Pr
 
 
 def _rate(rate: RateConfig, name: str) -> Iterator[Problem]:
-    if rate.peak <= 0:
-        yield f"{name}.peak", "must be positive"
-    if not 0 <= rate.final_fraction <= 1:
-        yield f"{name}.final_fraction", "must be from 0 to 1"
     if (rate.warmup_steps is None) == (rate.warmup_fraction is None):
         yield f"{name}.warmup_steps", "give exactly one of warmup_steps and warmup_fraction, the other null"
-    if rate.warmup_steps is not None and rate.warmup_steps < 0:
-        yield f"{name}.warmup_steps", "must not be negative"
-    if rate.warmup_fraction is not None and not 0 <= rate.warmup_fraction < 1:
-        yield f"{name}.warmup_fraction", "must be at least 0 and below 1"
-    if not 0 <= rate.cooldown_fraction <= 1:
-        yield f"{name}.cooldown_fraction", "must be from 0 to 1"
 
 
 def check_counts(run: RunConfig) -> Iterator[Problem]:
     """What is wrong with a run's numbers of tokens; an N that is a share of a text is looked at once it is counted."""
     schedule, trainer = run.schedule, run.trainer
-    row, step = trainer.row_length, trainer.row_length * trainer.batch_rows
+    row, step = trainer.row_length, trainer.tokens_per_step
     total = schedule.total_tokens
     if total is not None and total % step:
         yield "schedule.total_tokens", f"must be whole steps of {step:,} tokens: {nearest_multiples(total, step)}"

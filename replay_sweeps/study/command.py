@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
-from replay_sweeps.config_builder import leaves, nearest
+from replay_sweeps.config_builder import known_settings, nearest
 from replay_sweeps.errors import UserError, one_line
 
 GROUPS = (
@@ -44,6 +44,13 @@ def config_folder() -> Path:
 def choices(group: str) -> list[str]:
     """The names that a group may be set to."""
     return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def settings_with_symbol() -> Iterator[str]:
+    """A line for each setting that has a symbol, which are those that studies sweep most."""
+    for name, known in known_settings().items():
+        if known.symbol:
+            yield f"{name:27}{known.symbol}: {known.help}"
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def _name(override: Override) -> tuple[str, str | None]:
     name = override.key_or_group
     if override.type == OverrideType.DEL:
         return name, "settings cannot be deleted; give a value"
-    known = {*leaves(), *GROUPS}
+    known = {*known_settings(), *GROUPS}
     if name in known or name.startswith(("hydra/", "hydra.launcher.")) or name in SWEEPER_SETTINGS:
         return name, None
     if any(setting.startswith(f"{name}.") for setting in known):

@@ -13,16 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.config_builder import build, convert
+from replay_sweeps.config_builder import build, column_of, convert, with_role
 from replay_sweeps.errors import UserError
 from replay_sweeps.models.pretrained import SHAPE
 from replay_sweeps.packages import package_folder
 from replay_sweeps.study.command import GROUPS, Command, config_folder
 
-OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
-
 Cell = Mapping[str, Any]  # the swept settings of one run, group names included
-SAME_AXIS = ("schedule.target_tokens", "schedule.target_fraction", "schedule.target_share")  # N, in one way or another
+# N, in one way or another: one that is given takes the place of the others
+SIZES_OF_TARGET = tuple(name for name in with_role("axis") if column_of(name) == "target_tokens")
+
+
+def register_resolvers() -> None:
+    """Let the files of `conf/` name an installed package's folder: ${package:NAME}."""
+    OmegaConf.register_new_resolver("package", lambda name: str(package_folder(name)), replace=True)
 
 
 class Composer:
@@ -46,15 +50,7 @@ class Composer:
         """The run of a cell, or what is wrong with its names and types."""
         groups = tuple(f"{name}={value}" for name, value in cell.items() if name in GROUPS)
         if groups not in self.composed:
-            given = self._given()
-            composed = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
-            if any(name in given for name in SAME_AXIS):
-                for name in SAME_AXIS:
-                    if name not in given:
-                        _set(composed, name, None)
-            wrong = [*_without_effect(_copy(composed), given)]
-            built = build(RunConfig, composed, wrong)
-            self.composed[groups] = (composed, built if not wrong else None)
+            self.composed[groups] = self._compose_and_build(groups)
         values, built = self.composed[groups]
         settings = {name: value for name, value in cell.items() if name not in GROUPS}
         if built is not None:
@@ -64,6 +60,18 @@ class Composer:
             _set(values, name, value)
         problems = [*_without_effect(values, {**self._given(), **settings})]
         return build(RunConfig, values, problems), problems
+
+    def _compose_and_build(self, groups: tuple[str, ...]) -> tuple[dict[str, Any], RunConfig | None]:
+        """The values of a choice of groups, and the run that they make; None where something is wrong or missing."""
+        given = self._given()
+        values = self._scaled(_plain(self._compose(groups) if groups else self.base), given)
+        if any(name in given for name in SIZES_OF_TARGET):
+            for name in SIZES_OF_TARGET:
+                if name not in given:
+                    _set(values, name, None)
+        problems = [*_without_effect(_copy(values), given)]
+        run = build(RunConfig, values, problems)
+        return values, run if not problems else None
 
     def _scaled(self, values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """The values without their `scaled` parts, which replace what they name where a scale is chosen.
@@ -117,9 +125,8 @@ class Composer:
                 old, new = _get(before, name), _get(after, name)
                 choice = next((c.partition("=")[2] for c in groups if c.startswith(f"{name.split('.')[0]}=")), None)
                 shown = f"{name} ({choice})" if choice else name
-                without_effect = (
-                    after["model"]["path"] and name.removeprefix("model.") in SHAPE
-                )  # the given model's own
+                # a given model has a shape of its own
+                without_effect = after["model"]["path"] and name.removeprefix("model.") in SHAPE
                 if old != new and name != "scale" and shown not in said and not without_effect:
                     said.add(shown)
                     yield {"setting": shown, "from": old, "to": new}
@@ -135,7 +142,7 @@ def _without(fixed: Sequence[str], choices: Iterable[str]) -> list[str]:
 def grids_of(base: DictConfig, command: Command) -> list[dict[str, list[Any]]]:
     """The study's union of products, with the command line's values in place of the study's."""
     given = {**command.values, **command.swept}
-    replaced = {*given, *(SAME_AXIS if any(name in given for name in SAME_AXIS) else ())}
+    replaced = {*given, *(SIZES_OF_TARGET if any(name in given for name in SIZES_OF_TARGET) else ())}
     found = []
     for grid in _study_grids(base, bool(base.get("scale"))) or [{}]:
         kept = {name: values for name, values in grid.items() if name not in replaced}

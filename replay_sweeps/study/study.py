@@ -1,10 +1,9 @@
 """From a command to the runs of a study: every cell of its grid composed, and all of it checked."""
 
-import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 
 from replay_sweeps.config import RunConfig
-from replay_sweeps.data.chat_template import check_chat_template
 from replay_sweeps.data.sources import self_generated
-from replay_sweeps.data.sources.documents import check_source
-from replay_sweeps.data.tokenizers import check_template_file
 from replay_sweeps.errors import UserError
-from replay_sweeps.models.pretrained import check_pretrained, with_pretrained_shape
-from replay_sweeps.study.checks import check_launcher, check_run, unwritable
+from replay_sweeps.models.pretrained import with_pretrained_shape
+from replay_sweeps.models.pretrained_checks import check_pretrained
+from replay_sweeps.study.checks import Problem, check_launcher, check_run
 from replay_sweeps.study.command import Command, config_folder
-from replay_sweeps.study.composer import Cell, Composer, grids_of, product
+from replay_sweeps.study.composer import Cell, Composer, grids_of, product, register_resolvers
+from replay_sweeps.study.surroundings import Need, needs
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Study:
     in_process: bool  # whether the one worker is the command itself
     elsewhere: bool  # whether the launcher's workers may train on other machines
     grids: Mapping[RunConfig, int]  # which of the study's grids each run is in, the first where it is in several
-    budget: Mapping[str, Any] | None = None  # what was decided where a budget was given: see `sweep.within`
+    budget: Mapping[str, Any] | None = None  # what was decided where a budget was given: see `plan.decision`
 
     @property
     def workers(self) -> int:
@@ -51,13 +49,14 @@ class Study:
     def grid_of(self, run: RunConfig) -> int:
         """Which of the study's grids a run is in, also once its N was counted from a share."""
         if run.schedule.target_share is not None:
-            run = dataclasses.replace(run, schedule=dataclasses.replace(run.schedule, target_tokens=None))
+            run = replace(run, schedule=replace(run.schedule, target_tokens=None))
         return self.grids[run]
 
 
 @contextmanager
 def hydra_loader() -> Iterator[ConfigLoader]:
     """Hydra's loader over `conf/`, outside of a Hydra application."""
+    register_resolvers()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()
 
@@ -69,46 +68,15 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     """
     composer = Composer(command, loader)
     launcher = composer.base.hydra.launcher
-    grids = grids_of(composer.base, command)
-    cells = [(number, cell) for number, grid in enumerate(grids) for cell in product(grid)]
-    runs: dict[RunConfig, int] = {}  # each with its grid
-    problems: dict[str, None] = {}
-    checked: dict[tuple[Any, ...], Cell] = {}
-    for number, cell in cells:
-        run, wrong = composer.run(cell)
-        if run is not None and not wrong and run.model.path is not None:
-            wrong = [*check_pretrained(run.model)]
-            if not wrong:
-                run = dataclasses.replace(run, model=with_pretrained_shape(run.model))
-        if run is not None and run.generic.kind == self_generated.KIND and run.generic.path is None:
-            sampled = dataclasses.replace(run.generic, path=run.model.path, revision=run.model.revision)
-            run = dataclasses.replace(run, generic=sampled)
-        if run is not None and not wrong:
-            runs.setdefault(run, number)
-            wrong = [*check_run(run)]
-            if run.plan == "false":
-                wrong += check_launcher(run.trainer, launcher.get("tasks_per_node", 1), launcher.get("nodes", 1))
-        problems |= dict.fromkeys(composer.line(name, message, cell) for name, message in wrong)
-        if run is not None and not any(name.endswith(".path") for name, _ in wrong):
-            for subject in (
-                ("target", run.target),
-                ("generic", run.generic),
-                ("tokenizer", run.model.tokenizer, "chat" in (run.target.format, run.generic.format)),
-                ("paths", run.paths, run.study, run.plan),
-            ):
-                checked.setdefault(subject, cell)
-    for (role, *about), cell in checked.items():
-        problems |= dict.fromkeys(composer.line(*problem, cell) for problem in _surroundings(role, about))
-    if problems:
-        raise UserError(*problems)
+    cells = [(number, cell) for number, grid in enumerate(grids_of(composer.base, command)) for cell in product(grid)]
+    runs = _checked_runs(composer, cells)
     first = next(iter(runs))
     output, store = folders(first)
-    axes = dict.fromkeys(name for _, cell in cells for name in cell)
     return Study(
         name=first.study.name,
         title=first.study.title,
         runs=tuple(runs),
-        axes=tuple(axes),
+        axes=tuple(dict.fromkeys(name for _, cell in cells for name in cell)),
         altered=tuple(composer.altered()),
         command=str(command),
         output=output,
@@ -121,36 +89,47 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     )
 
 
+def _checked_runs(composer: Composer, cells: Iterable[tuple[int, Cell]]) -> dict[RunConfig, int]:
+    """The distinct runs of (grid, cell) pairs, each with its grid; UserError with the problems of all cells."""
+    launcher = composer.base.hydra.launcher
+    runs: dict[RunConfig, int] = {}
+    lines: dict[str, None] = {}  # of problems, in order and without repetition
+    needed: dict[Need, Cell] = {}  # what runs need around them, each with the first cell that needs it
+    for number, cell in cells:
+        run, problems = _run_of(composer, cell)
+        if run is not None and not problems:
+            runs.setdefault(run, number)
+            problems = check_run(run)
+            if run.plan == "false":
+                problems += check_launcher(run.trainer, launcher.get("tasks_per_node", 1), launcher.get("nodes", 1))
+        lines |= dict.fromkeys(composer.line(name, message, cell) for name, message in problems)
+        if run is not None and not any(name.endswith(".path") for name, _ in problems):
+            for need in needs(run):
+                needed.setdefault(need, cell)
+    for (check, about), cell in needed.items():
+        lines |= dict.fromkeys(composer.line(name, message, cell) for name, message in check(*about))
+    if lines:
+        raise UserError(*lines)
+    return runs
+
+
+def _run_of(composer: Composer, cell: Cell) -> tuple[RunConfig | None, list[Problem]]:
+    """The run of a cell, with what it takes from a pretrained model: its shape, and the model that samples text."""
+    run, problems = composer.run(cell)
+    if run is None:
+        return None, problems
+    if not problems and run.model.path is not None:
+        problems = [*check_pretrained(run.model)]
+        if not problems:
+            run = replace(run, model=with_pretrained_shape(run.model))
+    if run.generic.kind == self_generated.KIND and run.generic.path is None:
+        run = replace(run, generic=replace(run.generic, path=run.model.path, revision=run.model.revision))
+    return run, problems
+
+
 def folders(run: RunConfig) -> tuple[Path, Path]:
-    """Where a study writes and where its states live (DESIGN: `paths.output`, `paths.store`)."""
+    """Where a study writes and where its states live (`paths.output`, `paths.store`)."""
     output = Path(run.paths.output or f"outputs/{run.study.name}")
     if run.paths.store:
         return output, Path(run.paths.store)
     return output, output / "store" if run.paths.output else Path("outputs/store")
-
-
-def _surroundings(role: str, subject: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong around a run: texts and templates that are not there, folders that cannot be written."""
-    if role == "tokenizer":
-        tokenizer, chat = subject
-        for message in check_template_file(tokenizer):
-            yield "model.tokenizer.chat_template", message
-        for name, message in check_chat_template(tokenizer) if chat else ():
-            yield f"model.tokenizer.{name}", message
-        return
-    if role != "paths" and subject[0].kind == self_generated.KIND:
-        yield from ((f"{role}.{name}", message) for name, message in self_generated.check(subject[0]))
-        return
-    if role != "paths":
-        for message in check_source(subject[0]):
-            yield f"{role}.path", message
-        return
-    paths, study, plan = subject
-    if not study.name or set(study.name) & set("/\\\0") or study.name.startswith("."):
-        yield "study.name", "must be a plain folder name"
-    if plan != "false":  # writes nothing there
-        return
-    for name, folder in (("paths.output", paths.output or "outputs"), ("paths.store", paths.store or "outputs")):
-        reason = unwritable(Path(folder))
-        if reason:
-            yield name, reason

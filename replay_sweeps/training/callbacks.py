@@ -1,4 +1,4 @@
-"""What happens around the steps of a stretch: logging, validation, saving."""
+"""What happens around the steps of a segment: each step's settings, the training series, the hook after each state."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,15 @@ from typing import Any
 
 import lightning
 
-from replay_sweeps.store.states import METRICS
+from replay_sweeps.store.states import METRICS, Series
 from replay_sweeps.training.lit_module import ReplayModule
 
 
 class SegmentCallback(lightning.Callback):
-    """Counts steps by the batches' own numbers, gathers the training series, and calls back at chosen steps.
+    """Counts steps by the numbers that the batches carry, and gathers the training series.
 
-    `at_state(step)` is called for the state before the first step and after each step; `flush` there empties `series`.
+    `at_state(step)` is called before the first step and after each step; the time that it takes does not count towards
+    tokens per second. `on_step(step)` is called after each step, before `at_state`.
     """
 
     def __init__(
@@ -21,27 +22,26 @@ class SegmentCallback(lightning.Callback):
         start: int,
         micro_batches: int,
         tokens_per_step: int,
-        utilisation: float,
+        mfu_per_token_rate: float,
         at_state: Callable[[int], None],
         on_step: Callable[[int], None],
     ) -> None:
         self.start, self.micro_batches, self.tokens_per_step = start, micro_batches, tokens_per_step
-        self.utilisation = utilisation  # MFU per token/s
+        self.mfu_per_token_rate = mfu_per_token_rate
         self.at_state, self.on_step = at_state, on_step
-        self.series: dict[str, list[Any]] = {}
-        self._began = 0.0
-        self._paused = 0.0
-        self._timed_step = start
-        self.flush()
+        self._series = _empty_series()
+        self._timed_step = start  # tokens per second are those since this step
+        self._timed_since = 0.0
+        self._seconds_at_states = 0.0  # since then
 
-    def flush(self) -> dict[str, list[Any]]:
-        """The series since the last flush."""
-        series, self.series = self.series, {name: [] for name in ("step", *METRICS)}
+    def take_series(self) -> Series:
+        """The series since this was last called."""
+        series, self._series = self._series, _empty_series()
         return series
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         self.at_state(self.start)
-        self._began = time.perf_counter()
+        self._timed_since = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, ReplayModule)
@@ -56,14 +56,22 @@ class SegmentCallback(lightning.Callback):
         step = batch["step"]
         module.end_step(step)
         if module.logged is not None:
-            elapsed = time.perf_counter() - self._began - self._paused
-            rate = (step + 1 - self._timed_step) * self.tokens_per_step / max(elapsed, 1e-9)
-            self._timed_step, self._began, self._paused = step + 1, time.perf_counter(), 0.0
-            values = {**module.logged, "tokens_per_second": rate, "mfu": rate * self.utilisation}
-            self.series["step"].append(step)
-            for name in METRICS:
-                self.series[name].append(values[name])
+            self._log(step, module.logged)
         self.on_step(step + 1)
-        paused = time.perf_counter()
+        began = time.perf_counter()
         self.at_state(step + 1)
-        self._paused += time.perf_counter() - paused
+        self._seconds_at_states += time.perf_counter() - began
+
+    def _log(self, step: int, metrics: dict[str, float | None]) -> None:
+        now = time.perf_counter()
+        seconds = now - self._timed_since - self._seconds_at_states
+        token_rate = (step + 1 - self._timed_step) * self.tokens_per_step / max(seconds, 1e-9)
+        self._timed_step, self._timed_since, self._seconds_at_states = step + 1, now, 0.0
+        values = {**metrics, "tokens_per_second": token_rate, "mfu": token_rate * self.mfu_per_token_rate}
+        self._series["step"].append(step)
+        for name in METRICS:
+            self._series[name].append(values[name])
+
+
+def _empty_series() -> Series:
+    return {name: [] for name in ("step", *METRICS)}

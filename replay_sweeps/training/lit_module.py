@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from replay_sweeps.config import OptimizerConfig
-from replay_sweeps.distributed.ranks import ALONE, Ranks, clip_together
+from replay_sweeps.distributed.ranks import ALONE, Ranks, clip_grad_norm
 from replay_sweeps.schedule.behaviour import Behaviour
 from replay_sweeps.training.batches import ROW_INPUTS, Batch
 
@@ -19,10 +19,10 @@ class NonFiniteLoss(Exception):  # noqa: N818 - a result of training
 
 
 class ReplayModule(lightning.LightningModule):
-    """Trains `network` as `behaviour` says; the learning rate, weight decay and resets are functions of the step.
+    """Trains `network`; `behaviour` gives the learning rate, weight decay and resets as functions of the step.
 
     `row_loss` gives the loss of each row of a batch (it may be compiled). After a step that is logged, `logged` holds
-    its metrics.
+    the step's metrics; else it is None.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ReplayModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self._row_loss = [row_loss]  # in a list: it shares its weights with `network` and is no second child
+        self._row_loss = [row_loss]  # in a list, which hides it from torch: its weights are those of `network`
         self.behaviour = behaviour
         self.settings = optimizer
         self.log_every = log_every
@@ -47,16 +47,17 @@ class ReplayModule(lightning.LightningModule):
         self._gradient_norm: Tensor | None = None
 
     def configure_model(self) -> None:
-        """Nothing: the network is sharded when it is built, once for all stretches."""
+        """Does nothing: the engine shards the network when it builds it, once for all segments."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, decay on matrices only; its state is that of the parent state, where there is one."""
+        """AdamW with decay on matrices only. It starts from the parent state's optimizer state, where there is one."""
         named = [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": [parameter for _, parameter in named if parameter.dim() >= 2]},
             {"params": [parameter for _, parameter in named if parameter.dim() < 2], "weight_decay": 0.0},
         ]
-        # on CPUs the fused kernel rounds the ends of a tensor otherwise than its middle: a shard would not get its bits
+        # On CPUs the fused kernel rounds the ends of a tensor differently from its middle: a shard, whose ends lie
+        # elsewhere, would not end in the bits of the whole tensor.
         fused = self.ranks.world == 1 or named[0][1].is_cuda
         adamw = torch.optim.AdamW(
             groups,
@@ -74,15 +75,20 @@ class ReplayModule(lightning.LightningModule):
         self.optimizer_state = {}
         return adamw
 
+    def adamw(self) -> torch.optim.Optimizer:
+        """The optimizer itself, without Lightning's wrapper."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
+
     def is_logged(self, step: int) -> bool:
-        """Whether a step's metrics are kept: every n-th, and each of the first n after a new piece begins."""
+        """Whether a step's metrics are kept: every `log_every`-th step, and the first `log_every` steps of a piece."""
         return step % self.log_every == 0 or step - self.behaviour.piece_at(step).start < self.log_every
 
     def begin_step(self, step: int) -> None:
-        """Set what the behaviour says for this step."""
+        """Set the step's learning rate and weight decay; clear the optimizer's state where a piece resets it."""
         piece = self.behaviour.piece_at(step)
-        adamw = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(adamw, torch.optim.Optimizer)
+        adamw = self.adamw()
         adamw.param_groups[0]["weight_decay"] = piece.weight_decay
         for group in adamw.param_groups:
             group["lr"] = piece.rate.at(step)
@@ -92,18 +98,21 @@ class ReplayModule(lightning.LightningModule):
         self.logged = None
 
     def sync_gradients(self, sync: bool) -> None:
-        """Whether the next backward pass of a sharded network reduces the gradients; else each rank adds up its own."""
+        """Say whether the next backward pass of a sharded network reduces the gradients over the ranks.
+
+        Without, each rank adds up its own gradients until the last micro-batch of the step.
+        """
         if isinstance(self._row_loss[0], FSDPModule):
             self._row_loss[0].set_requires_gradient_sync(sync)
 
     def on_before_batch_transfer(self, batch: Batch, _: int) -> Batch:
-        """Pin a GPU's batch: its copy, and the reading of the next one, then go on beside the step before."""
+        """Pin a batch that goes to a GPU: its copy then overlaps with the step before."""
         if self.device.type != "cuda":
             return batch
         return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The mean loss of the tokens, nats."""
+        """The micro-batch's part of the step's loss, nats per token: the step's loss is the mean over micro-batches."""
         losses = self._row_loss[0](*(batch[name] for name in ROW_INPUTS if name in batch))
         self._losses.append((losses.detach(), batch["weight"], batch["is_target"]))
         return (losses * batch["weight"]).sum()
@@ -111,15 +120,15 @@ class ReplayModule(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip by the norm over all gradients, and keep the norm for the log."""
+        """Clip by the norm over all gradients; the norm is logged."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self.ranks.world == 1:
             self._gradient_norm = nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
         else:
-            self._gradient_norm = clip_together(parameters, self.settings.gradient_clip, self.ranks)
+            self._gradient_norm = clip_grad_norm(parameters, self.settings.gradient_clip, self.ranks)
 
     def end_step(self, step: int) -> None:
-        """Gather the metrics of a logged step. Raises NonFiniteLoss."""
+        """Set `logged` if the step is logged. Raises NonFiniteLoss."""
         if not self.is_logged(step):
             return
         assert self._gradient_norm is not None
@@ -135,5 +144,5 @@ class ReplayModule(lightning.LightningModule):
 
 
 def _mean(losses: Tensor, weight: Tensor, rows: Tensor) -> float | None:
-    """The mean loss of the tokens that some of the rows learn; None where there are no rows."""
+    """The mean loss over the learned tokens of the selected rows; None where no row is selected."""
     return float((losses[rows] * weight[rows]).sum() / weight[rows].sum()) if rows.any() else None

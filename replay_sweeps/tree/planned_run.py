@@ -8,7 +8,8 @@ from replay_sweeps.config import RunConfig
 from replay_sweeps.data.prepared_text import TextNames
 from replay_sweeps.files import fingerprint
 from replay_sweeps.models.flops import flops_per_token
-from replay_sweeps.models.pretrained import lora_alpha, lora_names, weights_fingerprint
+from replay_sweeps.models.lora_targets import lora_alpha, lora_names
+from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.schedule.behaviour import Behaviour, TargetOrder, behaviour, key
 from replay_sweeps.schedule.data_schedule import DataSchedule
 from replay_sweeps.schedule.of_run import data_schedule, lr_pieces
@@ -55,20 +56,15 @@ class PlannedRun:
         return tree_of(self.root)
 
     @property
-    def step_tokens(self) -> int:
+    def tokens_per_step(self) -> int:
         """Tokens of an optimizer step."""
-        return self.config.trainer.batch_rows * self.config.trainer.row_length
+        return self.config.trainer.tokens_per_step
 
     @property
-    def step_flops(self) -> float:
+    def flops_per_step(self) -> float:
         """Operations of an optimizer step."""
         row_length = self.config.trainer.row_length
-        return self.step_tokens * flops_per_token(self.config.model, self.vocab_size, row_length)
-
-
-def is_packed(run: RunConfig) -> bool:
-    """Whether the run's rows hold examples that are kept apart; plain rows are then computed in the same way."""
-    return "chat" in (run.target.format, run.generic.format)
+        return self.tokens_per_step * flops_per_token(self.config.model, self.vocab_size, row_length)
 
 
 def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], weights: Any) -> dict[str, Any]:
@@ -76,7 +72,7 @@ def root_settings(run: RunConfig, text: TextNames, numerics: dict[str, Any], wei
 
     Every value is written by name, so that a dataclass of the schema may grow a field and no state is renamed.
     """
-    packed = {"packed": True} if is_packed(run) else {}
+    packed = {"packed": True} if run.packed else {}
     return {
         **packed,
         "weights": weights,

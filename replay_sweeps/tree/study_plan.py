@@ -14,7 +14,7 @@ from replay_sweeps.models.numerics import resolve
 from replay_sweeps.models.pretrained import weights_fingerprint
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.paths import StudyTree
-from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, is_packed, plan_run, root_settings
+from replay_sweeps.tree.planned_run import PlannedRun, initial_weights, plan_run, root_settings
 from replay_sweeps.tree.target_size import with_target_tokens
 
 Rates = Mapping[str, Any] | None  # FLOP/s of this machine by precision, as `numerics.known_rates` gives them
@@ -95,7 +95,7 @@ def plan_runs(configs: Iterable[RunConfig], texts: StudyTexts | None, rates: Rat
             names[text] = names_of(config, texts)
         target, generic, vocab_size = names[text]
         optimizer = replace(config.optimizer, weight_decay=0)
-        shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, is_packed(config))
+        shape = (config.model, config.trainer, optimizer, config.generic, vocab_size, config.packed)
         if shape not in roots:
             numerics = resolve(config.trainer, config.model, rates)
             root = root_settings(config, generic, numerics, initial_weights(config, vocab_size))

@@ -6,18 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from replay_sweeps.config import RunConfig, SourceConfig
-from replay_sweeps.data.prepare import prepare_text
-from replay_sweeps.data.prepared_text import PreparedSource
 from replay_sweeps.data.sources.documents import INSTALLED
 from replay_sweeps.data.sources.installed_packages import python_files
 from replay_sweeps.data.sources.local_files import COMPRESSED, is_one_document, readable_files
 from replay_sweeps.data.sources.table_rows import table_reader
-from replay_sweeps.data.study_texts import StudyTexts, gather_texts
+from replay_sweeps.data.study_texts import StudyTexts
 from replay_sweeps.errors import UserError
-from replay_sweeps.schedule.of_run import data_schedule
 from replay_sweeps.study.checks import check_counts
 
-PreparedSourceName = tuple[str, str]  # its name, and the fingerprint of its training store
 BYTES_A_TOKEN = 4  # of English prose and a tokenizer of tens of thousands of tokens
 COMPRESSION = 3  # of text, by gzip or zstd
 UNSEEN_TOKENS = 1_000_000  # of a text whose size cannot be seen before it is fetched
@@ -27,7 +23,7 @@ def with_target_tokens(runs: Sequence[RunConfig], texts: StudyTexts | None) -> t
     """The runs with N filled in where it is given as a share: whole rows, rounded down, one at least.
 
     Without `texts` the size of the target's text is estimated, and taken to be no larger than the runs have room for:
-    an estimate refuses no run. Of runs that come out alike the first stays. Raises UserError where a run of that size
+    an estimate refuses no run. Duplicate runs are dropped; the first is kept. Raises UserError where a run of that size
     cannot be.
     """
     sharing: dict[tuple[SourceConfig, int], list[RunConfig]] = {}
@@ -90,7 +86,7 @@ def estimates(runs: Iterable[RunConfig]) -> Iterator[str]:
 
 def estimated_tokens(source: SourceConfig) -> int:
     """Training tokens of a text, by the size of its files; of the first ones, where they are a document each."""
-    files = _files(source)
+    files = _files_of(source)
     if not files:
         return UNSEEN_TOKENS
     read = files[: source.max_documents] if _one_document_a_file(source) else files
@@ -98,7 +94,7 @@ def estimated_tokens(source: SourceConfig) -> int:
     return int(size / BYTES_A_TOKEN * (1 - source.validation_fraction))
 
 
-def _files(source: SourceConfig) -> list[Path]:
+def _files_of(source: SourceConfig) -> list[Path]:
     """The files that a text is read from, in their order; none where they cannot be seen before they are fetched."""
     if source.kind == "local":
         return [file for _, file in readable_files(Path(source.path or "").expanduser(), table_reader(source))]
@@ -110,51 +106,5 @@ def _files(source: SourceConfig) -> list[Path]:
 
 def _one_document_a_file(source: SourceConfig) -> bool:
     if source.kind == "local":
-        return all(map(is_one_document, _files(source)))
+        return all(map(is_one_document, _files_of(source)))
     return source.kind in INSTALLED and INSTALLED[source.kind][1] == "sources"
-
-
-def prepare_texts(runs: Sequence[RunConfig], store: Path) -> StudyTexts:
-    """The texts of the runs, prepared where they are not there yet.
-
-    Raises UserError when a text cannot be read, or is too short for what the runs see of it.
-    """
-    texts = gather_texts(runs, prepare_text, store)
-    assert texts is not None
-    problems = list(too_short(with_target_tokens(runs, texts), texts))
-    if problems:
-        raise UserError(*problems)
-    return texts
-
-
-def too_short(runs: Iterable[RunConfig], texts: StudyTexts) -> Iterator[str]:
-    """One line for each text that has fewer tokens than the grid sees of it."""
-    needed: dict[tuple[str, PreparedSourceName, int], int] = {}
-    sources: dict[PreparedSourceName, PreparedSource] = {}
-    for run in runs:
-        target, generic, _ = texts.of(run)
-        data, length = data_schedule(run), run.trainer.row_length
-        wants = [("target", target, data.target_rows)]
-        wants.append(("generic", generic, 0 if run.generic.repeat else data.total_rows - data.exposures))
-        for role, source, rows in wants:
-            name = (source.name, source.train.fingerprint)
-            sources[name] = source
-            needed[role, name, length] = max(rows, needed.get((role, name, length), 0))
-    smaller = {
-        "target": "a smaller schedule.target_tokens, schedule.target_fraction or schedule.target_share",
-        "generic": "a smaller schedule.total_tokens, or generic.repeat=true",
-    }
-    for (role, name, length), rows in needed.items():
-        source = sources[name]
-        here = source.train.rows(length)
-        if rows > here:
-            yield (
-                f"{role} {source.name} has {source.train.tokens:,} training tokens ({here:,} rows of {length}); "
-                f"the grid needs {rows * length:,} ({rows:,} rows): give more text, or {smaller[role]}"
-            )
-        tokens = min(source.selection.tokens, source.report.tokens)
-        if tokens < length:
-            yield (
-                f"{role} {source.name} has only {tokens:,} tokens in a validation half, less than a row of {length}: "
-                f"give more text or a larger {role}.validation_fraction"
-            )

@@ -1,4 +1,4 @@
-"""A Hydra launcher: worker processes on this machine, forked from one that has imported what all of them need."""
+"""A Hydra launcher: worker processes on this machine, forked from a process that has imported torch and the rest."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from replay_sweeps.child_process import ask_to_stop, end_with_parent, forking_co
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 60.0  # seconds that workers get to save their last step when asked to stop
+SAVE_TIMEOUT = 60.0  # seconds in which workers that are asked to stop save their last step, before they are killed
 
 
 class LocalLauncher(Launcher):
@@ -34,39 +34,40 @@ class LocalLauncher(Launcher):
         self.config, self.loader = config, hydra_context.config_loader
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Start a worker for each job and wait for all of them. What becomes of one does not touch the others."""
+        """Start a worker for each job and wait for all of them. If one fails, the others go on."""
         composed = [self.loader.load_sweep_config(self.config, list(job)) for job in job_overrides]
         context = forking_context()
-        answers, processes = [], []
+        receivers, processes = [], []
         try:
             for index, config in enumerate(composed):
-                mine, theirs = context.Pipe(duplex=False)
+                receiver, sender = context.Pipe(duplex=False)
                 share = self._share(index, len(composed), config.trainer.devices)
-                process = context.Process(target=_run, args=(str(config.worker), share, theirs), name=f"worker {index}")
+                arguments = (str(config.worker), share, sender)
+                process = context.Process(target=_run_worker, args=arguments, name=f"worker {index}")
                 process.start()
-                theirs.close()
-                answers.append(mine)
+                sender.close()
+                receivers.append(receiver)
                 processes.append(process)
             for process in processes:
                 process.join()
         except BaseException:
             _stop(processes)
             raise
-        return [self._result(*ended) for ended in zip(processes, answers, composed, strict=True)]
+        return [self._result(*ended) for ended in zip(processes, receivers, composed, strict=True)]
 
     def _share(self, index: int, workers: int, devices: int) -> dict[str, Any]:
-        """The cores and the GPUs of one of several workers, each of which trains on so many devices."""
+        """The cores, threads and GPUs of one of several workers, each of which trains on `devices` devices."""
         gpus = visible_gpus() if self.gpus is None else [str(gpu) for gpu in self.gpus]
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         size = self.cores or max(1, len(allowed) // workers)
         cores = [allowed[(index * size + i) % len(allowed)] for i in range(size)] if allowed else []
-        mine = [gpus[(index * devices + i) % len(gpus)] for i in range(min(devices, len(gpus)))]
-        return {"cores": sorted(set(cores)), "threads": size, "gpus": ",".join(mine) or None}
+        chosen = [gpus[(index * devices + i) % len(gpus)] for i in range(min(devices, len(gpus)))]
+        return {"cores": sorted(set(cores)), "threads": size, "gpus": ",".join(chosen) or None}
 
-    def _result(self, process: BaseProcess, answer: Any, config: DictConfig) -> JobReturn:
+    def _result(self, process: BaseProcess, receiver: Any, config: DictConfig) -> JobReturn:
         done = JobReturn(cfg=config, status=JobStatus.COMPLETED)
         try:
-            done.return_value = answer.recv() if answer.poll() else None
+            done.return_value = receiver.recv() if receiver.poll() else None
         except EOFError:
             done.return_value = None
         if process.exitcode:
@@ -76,7 +77,7 @@ class LocalLauncher(Launcher):
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that a process sees, as CUDA names them; without asking torch."""
+    """The GPUs that this process sees, as CUDA names them; found without torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name for name in named.split(",") if name.strip() not in ("", "-1")]
@@ -84,16 +85,16 @@ def visible_gpus() -> list[str]:
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
-    """Ask the workers to save their last step and end; end those that do not."""
+    """Ask the workers to save their last step and end; kill those that do not."""
     for process in processes:
         process.terminate()
     for process in processes:
-        process.join(PATIENCE)
+        process.join(SAVE_TIMEOUT)
         process.kill()
 
 
-def _run(work_file: str, share: dict[str, Any], answer: Any) -> None:
-    """What a worker process does."""
+def _run_worker(work_file: str, share: dict[str, Any], sender: Any) -> None:
+    """The target of a worker process: pin it to its share, do the work, send what it returns."""
     if share["cores"]:
         os.sched_setaffinity(0, share["cores"])
     if share["gpus"] is not None:
@@ -104,6 +105,6 @@ def _run(work_file: str, share: dict[str, Any], answer: Any) -> None:
 
     torch.set_num_threads(share["threads"])
     end_with_parent(ask_to_stop)
-    answer.send(work(Path(work_file)))
-    answer.close()
+    sender.send(work(Path(work_file)))
+    sender.close()
     sys.stdout.flush()

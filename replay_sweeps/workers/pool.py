@@ -106,7 +106,7 @@ class _ShownProgress:
             runs, left = self.status.progress(missing)
             held = self.leases.held()
             left -= sum(self._steps_ahead(index, work, held) for index, work in enumerate(missing) if work)
-            self.progress.seen(runs, left, self.status.tree.runs[0].step_tokens)
+            self.progress.seen(runs, left, self.status.tree.runs[0].tokens_per_step)
             pause = max(1.0, 20 * (time.monotonic() - began))
 
     def _steps_ahead(self, index: int, work: MissingWork, held: dict[str, int]) -> int:

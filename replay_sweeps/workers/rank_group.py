@@ -1,7 +1,8 @@
-"""A worker as a group of ranks: rank 0 is the worker, the others train the stretches that it tells them of.
+"""A worker as a group of ranks: rank 0 is the worker itself, the other ranks train the segments that it sends them.
 
-The others are started on this machine, or they are tasks that a launcher started together with the worker. When one of
-them is gone the group ends: a worker that started it begins another, else the worker ends and the next round goes on.
+The other ranks are processes that the worker starts on this machine, or tasks that a launcher started together with it.
+When one of them is lost, the group ends. A worker that started its ranks starts new ones; a launcher's tasks are not
+started again, so the worker ends and the next round goes on.
 """
 
 import logging
@@ -20,74 +21,89 @@ from replay_sweeps.child_process import forking_context
 from replay_sweeps.config import TrainerConfig
 from replay_sweeps.distributed.ranks import ALONE, Ranks
 from replay_sweeps.errors import CannotGoOn, LostRank
-from replay_sweeps.interrupt import Interrupted
 from replay_sweeps.tree.paths import Segment, StudyTree
-from replay_sweeps.workers.rank_process import IN_STEP, follow_parent, is_lost_touch, join, uses_cuda
-from replay_sweeps.workers.submitit_tasks import STARTING, task
+from replay_sweeps.workers.rank_process import (
+    RAISED_BY_ALL_RANKS,
+    is_connection_lost,
+    join_process_group,
+    run_started_rank,
+    segment_message,
+    uses_cuda,
+)
+from replay_sweeps.workers.submitit_tasks import START_TIMEOUT, current_task
 from replay_sweeps.workers.worker_context import forget_engines
 
 logger = logging.getLogger(__name__)
 
-REPORT = 10.0  # seconds that a rank gets to say why it ended, or the system to say that it is gone
-PATIENCE = 30.0  # seconds that a rank gets to end by itself
+REPORT_TIMEOUT = 10.0  # seconds in which a failed rank says why, or the system says that its process is gone
+EXIT_TIMEOUT = 30.0  # seconds in which a rank ends by itself, before it is killed
 
 
 class RankFailed(Exception):  # noqa: N818 - it reports what became of another process
     """Another rank ended with an exception."""
 
 
-class Group:
-    """The leader's side: at most one group at a time."""
+class TasksLost(BaseException):
+    """Launcher tasks that failed cannot be joined again in this job: the worker ends, the next round starts new tasks.
 
-    def __init__(self, file: Path, meeting: Path) -> None:
-        self.file, self.meeting = file, meeting  # the study's work file; where the tasks of a launcher find rank 0
+    No Exception, since it says nothing of the path that was to be trained: that path has not failed.
+    """
+
+
+class RankGroup:
+    """Rank 0's side of the ranks that train together; a worker has one group at a time."""
+
+    def __init__(self, work_file: Path, rendezvous: Path) -> None:
+        self.work_file = work_file
+        self.rendezvous = rendezvous  # the folder in which a launcher's tasks find the address of rank 0
         self.ranks = ALONE
         self._store: dist.TCPStore | None = None
-        self._started: list[BaseProcess] = []
-        self._task = task()
-        self._threads = torch.get_num_threads()
+        self._processes: list[BaseProcess] = []  # the ranks that this worker started, from rank 1 on
+        self._task = current_task()
+        self._threads = torch.get_num_threads()  # of this process before it joined a group
         self._lost = False
 
-    def ready(self, trainer: TrainerConfig) -> Ranks:
-        """The ranks that train with these settings; they are started where they are not there yet.
+    def start_or_reuse(self, trainer: TrainerConfig) -> Ranks:
+        """The ranks that train with these settings; they are started unless they are there already.
 
-        Raises CannotGoOn where there cannot be so many, LostRank or RankFailed where one does not come up, Interrupted
-        where the tasks of a launcher were lost before: the next round brings new ones.
+        Raises CannotGoOn where there cannot be so many ranks, LostRank or RankFailed where one of them does not start,
+        TasksLost where the tasks of the launcher failed before.
         """
-        world = trainer.devices * trainer.nodes
+        world = trainer.world_size
         if self.ranks.world == world:
             return self.ranks
         if self._lost and self._task:
-            raise Interrupted(signal.SIGTERM)
+            raise TasksLost("launcher tasks that failed cannot be joined again in this job")
         self.close()
         try:
-            self._begin(trainer, world)
+            self._start(trainer, world)
         except BaseException:
             self.end()
-            self._lost = True  # the tasks of a launcher, wherever they were: they are not found a second time
+            self._lost = True
             raise
         return self.ranks
 
-    def _begin(self, trainer: TrainerConfig, world: int) -> None:
+    def _start(self, trainer: TrainerConfig, world: int) -> None:
         if self._task:
-            self._store = self._task.host(self.meeting)
+            self._store = self._task.start_store(self.rendezvous)
         elif world > 1:
             self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        self._check(trainer, world)
+        self._check_number(trainer, world)
         if self._store is None:
             return
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         threads = len(cores) or os.cpu_count() or 1
         if self._task is None:
             threads = max(1, threads // trainer.devices)
-            self._start(world, threads, cores)
-        self._wait_for(world)
+            self._start_processes(world, threads, cores)
+        self._wait_for_ranks(world)
         ranks = self._task.ranks if self._task else Ranks(0, world)
-        join(ranks, self._store, trainer, threads)
+        join_process_group(ranks, self._store, trainer, threads)
         self.ranks = ranks
         logger.debug("%d ranks train together", world)
 
-    def _check(self, trainer: TrainerConfig, world: int) -> None:
+    def _check_number(self, trainer: TrainerConfig, world: int) -> None:
+        """Raise CannotGoOn where the launcher's tasks or the GPUs of this machine are not as many as asked for."""
         given = f"trainer.devices={trainer.devices} trainer.nodes={trainer.nodes}"
         tasks = self._task.ranks.world if self._task else 1
         if tasks != world and (tasks > 1 or trainer.nodes > 1):
@@ -95,55 +111,47 @@ class Group:
         if uses_cuda(trainer) and torch.cuda.device_count() < trainer.devices:
             raise CannotGoOn(f"{given}: this process sees {torch.cuda.device_count()} GPUs on {os.uname().nodename}")
 
-    def _start(self, world: int, threads: int, cores: list[int]) -> None:
+    def _start_processes(self, world: int, threads: int, cores: list[int]) -> None:
         """Start the other ranks on this machine; they end with this process."""
         assert self._store
         context = forking_context()
-        surroundings = {"cores": cores, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        environment = {"cores": cores, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
         address = ("127.0.0.1", self._store.port)
         for rank in range(1, world):
-            told = (str(self.file), Ranks(rank, world, rank), address, threads, surroundings)
-            process = context.Process(target=follow_parent, args=told, name=f"rank {rank}")
+            arguments = (str(self.work_file), Ranks(rank, world, rank), address, threads, environment)
+            process = context.Process(target=run_started_rank, args=arguments, name=f"rank {rank}")
             process.start()
-            self._started.append(process)
+            self._processes.append(process)
 
-    def _wait_for(self, world: int) -> None:
-        """Until all other ranks are there."""
+    def _wait_for_ranks(self, world: int) -> None:
+        """Wait until all other ranks have started."""
         assert self._store
         began = time.monotonic()
         while not self._store.check([f"here/{rank}" for rank in range(1, world)]):
-            self._find_lost(world)
-            if time.monotonic() - began > STARTING:
-                raise LostRank(f"not all of {world} ranks came up within {STARTING:.0f} seconds")
+            self._raise_if_lost(world)
+            if time.monotonic() - began > START_TIMEOUT:
+                raise LostRank(f"not all of {world} ranks came up within {START_TIMEOUT:.0f} seconds")
             time.sleep(0.02)
 
     @contextmanager
-    def train(self, work: Segment, tree: StudyTree) -> Iterator[None]:
-        """Tell the other ranks of a stretch; it is to be trained inside this block.
+    def train(self, segment: Segment, tree: StudyTree) -> Iterator[None]:
+        """Send a segment to the other ranks; rank 0 trains it inside this block.
 
-        When the ranks are out of step afterwards the group has ended. Raises LostRank or RankFailed instead of an
-        error that came of what became of another rank.
+        The group ends where an error leaves the ranks at different points. An error that another rank caused is
+        replaced by LostRank or RankFailed.
         """
         if self.ranks.world == 1:
             yield
             return
         try:
-            self.ranks.broadcast_object(
-                {
-                    "run": next(index for index, run in enumerate(tree.runs) if run is work.run),
-                    "start": work.start,
-                    "stop": work.stop,
-                    "save_at": list(work.save_at.items()),
-                    "observe_at": [[step, sorted(stores)] for step, stores in work.observe_at.items()],
-                }
-            )
+            self.ranks.broadcast_object(segment_message(segment, tree.runs))
             yield
-        except IN_STEP:
+        except RAISED_BY_ALL_RANKS:
             raise
         except RuntimeError as error:
             try:
-                if is_lost_touch(error):
-                    self._find_lost(self.ranks.world, REPORT)
+                if is_connection_lost(error):
+                    self._raise_if_lost(self.ranks.world, REPORT_TIMEOUT)
                     raise LostRank(f"the ranks lost touch with each other ({error})".splitlines()[0]) from error
                 raise
             finally:
@@ -152,8 +160,9 @@ class Group:
             self.end()
             raise
 
-    def _find_lost(self, world: int, patience: float = 0.0) -> None:
-        """Raise RankFailed where a rank said why it ended, LostRank where one is gone; wait so long for either."""
+    def _raise_if_lost(self, world: int, timeout: float = 0.0) -> None:
+        """Raise RankFailed where a rank says why it ended, LostRank where its process is gone; wait `timeout` seconds
+        for either."""
         assert self._store
         began = time.monotonic()
         while True:
@@ -162,32 +171,32 @@ class Group:
                     reason = self._store.get(f"failed/{rank}").decode()
                     self._store.set(f"read/{rank}", "")
                     raise RankFailed(f"rank {rank}: {reason}")
-            for rank, process in enumerate(self._started, start=1):
+            for rank, process in enumerate(self._processes, start=1):
                 if process.exitcode and process.exitcode < 0:
                     how = signal.Signals(-process.exitcode).name
                     raise LostRank(f"rank {rank} was ended by {how} (from outside, or by the system for its memory)")
                 if process.exitcode is not None:
                     raise RankFailed(f"rank {rank} ended with exit code {process.exitcode}: see the study's logs/")
-            if time.monotonic() - began >= patience:
+            if time.monotonic() - began >= timeout:
                 return
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Let the other ranks go, which wait for a stretch."""
+        """Tell the other ranks, which wait for a segment, that there are no more, and end the group."""
         if self.ranks.world > 1:
             with suppress(RuntimeError):
                 self.ranks.broadcast_object(None)
-            for process in self._started:
-                process.join(PATIENCE)
+            for process in self._processes:
+                process.join(EXIT_TIMEOUT)
         self.end()
         self._lost = False
 
     def end(self) -> None:
-        """End the group as it is."""
-        for process in self._started:
+        """End the group at once, whatever the ranks are doing."""
+        for process in self._processes:
             process.kill()
             process.join()
-        self._started.clear()
+        self._processes.clear()
         if self.ranks.world > 1:
             self._lost = True
             forget_engines()
@@ -195,5 +204,5 @@ class Group:
                 dist.destroy_process_group()
             torch.set_num_threads(self._threads)
         if self._task and self._store:
-            self._task.gone(self.meeting)
+            self._task.remove_address(self.rendezvous)
         self.ranks, self._store = ALONE, None

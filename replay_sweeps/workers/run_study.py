@@ -24,8 +24,8 @@ from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
 from replay_sweeps.store.study_records import StudyRecord, keep_texts, read_study_record, write_study_record
 from replay_sweeps.study.study import Study
+from replay_sweeps.tree.enough_text import prepare_texts
 from replay_sweeps.tree.study_plan import StudyPlan, plan_study
-from replay_sweeps.tree.target_size import prepare_texts
 from replay_sweeps.workers.pool import WorkerPool, reports_of
 from replay_sweeps.workers.work_order import WorkOrder
 

@@ -25,7 +25,9 @@ def ready_paths(status: StudyStatus, missing: Missing) -> list[tuple[int, Missin
     Since a path is the longest chain from its head, it is its own critical path.
     """
     ready = [(index, work) for index, work in enumerate(missing) if work and work.ready and not status.failed(index)]
-    return sorted(ready, key=lambda item: -status.tree.paths[item[0]].run.step_flops * (item[1].stop - item[1].start))
+    return sorted(
+        ready, key=lambda item: -status.tree.paths[item[0]].run.flops_per_step * (item[1].stop - item[1].start)
+    )
 
 
 class PathWorker:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from replay_sweeps.progress import Progress
 from replay_sweeps.store.leases import Lease, Leases
 from replay_sweeps.store.status import Missing, StudyStatus
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.workers.rank_group import Group
-from replay_sweeps.workers.rank_process import follow
-from replay_sweeps.workers.submitit_tasks import task
+from replay_sweeps.workers.rank_group import RankGroup, TasksLost
+from replay_sweeps.workers.rank_process import run_rank
+from replay_sweeps.workers.submitit_tasks import current_task
 from replay_sweeps.workers.work_order import WorkerReport, WorkOrder
 from replay_sweeps.workers.worker import PathWorker
 from replay_sweeps.workers.worker_context import WorkerContext
@@ -30,12 +31,12 @@ class WorkerProcess:
     def __init__(self, file: Path, order: WorkOrder, log: Path) -> None:
         self.context = WorkerContext(order)
         self.status = StudyStatus(self.context.tree, self.context.store)
-        self.group = Group(file, order.rendezvous)
+        self.group = RankGroup(file, order.rendezvous)
         self.in_process = order.in_process  # of the command: it shows progress, and stops with it
         self.progress = Progress(len(order.runs)) if order.in_process else None
         self.stop = StopFlag()
         self._worker = PathWorker(
-            self.status, Leases(order.store, order.session, log), self._train, self._scanned, order.pool
+            self.status, Leases(order.store, order.session, log), self._train_leased, self._scanned, order.pool
         )
 
     def work(self) -> None:
@@ -51,6 +52,8 @@ class WorkerProcess:
                 if self.in_process:
                     raise
                 logger.info("the worker was asked to stop; its last step is saved")
+            except TasksLost as lost:
+                logger.info("%s; the next round starts new ones", lost)
             finally:
                 self.group.close()
                 if self.progress:
@@ -74,13 +77,19 @@ class WorkerProcess:
         if self.progress:
             self.progress.scanned(*self.status.progress(missing))
 
-    def _train(self, segment: Segment, lease: Lease) -> None:
-        def stepped(step: int) -> None:
+    def _train_leased(self, segment: Segment, lease: Lease) -> None:
+        def note_step(step: int) -> None:
             lease.step = step
-            if self.progress:
-                self.progress.stepped(segment.run.step_tokens)
 
-        ranks = self.group.ready(segment.run.config.trainer)
+        self._train(segment, note_step)
+
+    def _train(self, segment: Segment, on_step: Callable[[int], None]) -> None:
+        def stepped(step: int) -> None:
+            on_step(step)
+            if self.progress:
+                self.progress.stepped(segment.run.tokens_per_step)
+
+        ranks = self.group.start_or_reuse(segment.run.config.trainer)
         try:
             with self.group.train(segment, self.context.tree):
                 self.context.train(segment, ranks, self.stop, stepped)
@@ -97,10 +106,10 @@ def work(file: Path) -> dict[str, Any] | None:
     knows the rest.
     """
     order = WorkOrder.read(file)
-    this_task = task()
+    this_task = current_task()
     if this_task and not this_task.ranks.is_rank_zero:
-        if address := this_task.address(order.rendezvous):
-            follow(str(file), this_task.ranks, address, len(os.sched_getaffinity(0)))
+        if address := this_task.wait_for_address(order.rendezvous):
+            run_rank(str(file), this_task.ranks, address, len(os.sched_getaffinity(0)))
         return None
     log = order.output / "logs" / f"{platform.node()}-{os.getpid()}.log"
     report = None
@@ -110,7 +119,7 @@ def work(file: Path) -> dict[str, Any] | None:
                 report = _work(file, order, log)
             finally:
                 if this_task:
-                    this_task.leave(order.rendezvous)
+                    this_task.write_no_more_work(order.rendezvous)
     except OSError as error:
         report = WorkerReport(storage_problem(error, log) or f"{log}: {error}", fatal=True)
     return report.to_json() if report else None

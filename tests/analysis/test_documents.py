@@ -61,5 +61,5 @@ def test_the_recorded_coverage_keeps_its_promise_for_every_method():
     record = json.loads((ROOT / "benchmarks" / "analysis_calibration.json").read_text())
     promised = [entry for entry in record["entries"] if entry["method"] != "naive"]
     assert promised and all(0.85 <= entry["covered"] <= 0.95 for entry in promised)
-    page = (ROOT / "docs" / "analysis-calibration.md").read_text()
+    page = (ROOT / "docs" / "calibration.md").read_text()
     assert all(f"**{100 * entry['covered']:.1f}**" in page for entry in record["entries"])

@@ -12,6 +12,8 @@ from replay_sweeps.plan import decision
 from replay_sweeps.plan.timing import Timing
 from tests.conftest import write_text
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def two_targets(command: Callable[..., list[str]], texts: tuple[Path, Path], tmp_path: Path) -> list[str]:

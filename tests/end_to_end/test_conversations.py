@@ -1,6 +1,7 @@
 """Studies with conversations run from a command to their table; what is wrong with one is said in one line."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from replay_sweeps.main import main
 from tests.fixtures.conversations import CHATML, made_up_conversation
+from tests.fixtures.shared import finish
 
 SWEPT = "schedule.replay_fraction=0,1/2"
 
@@ -20,11 +22,12 @@ def results(output: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[st
     return pd.read_parquet(output / "runs.parquet"), pd.read_parquet(output / "history.parquet"), texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chat", ["target", "generic"])
 def test_conversations_and_plain_text_mix_in_either_role(
-    chat: str, chat_command: Callable[..., list[str]], conversations: Path, tmp_path: Path
+    chat: str, chat_command: Callable[..., list[str]], conversations: Path, tmp_path: Path, chat_text: Path
 ) -> None:
-    assert main(chat_command(f"{chat}=chat", f"{chat}.path={conversations}", SWEPT)) == 0
+    finish(chat_command(f"{chat}=chat", f"{chat}.path={conversations}", SWEPT), text_of=chat_text)
     runs, history, texts = results(tmp_path / "output")
     assert list(runs.status) == ["done", "done"]
     first = history[(history.step == 0) & (history.metric == "target_loss")].value
@@ -35,23 +38,23 @@ def test_conversations_and_plain_text_mix_in_either_role(
     assert "packed_rows" not in texts["generic" if chat == "target" else "target"]
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_what_is_learned(
     chat_command: Callable[..., list[str]],
     conversations: Path,
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
+    chat_text: Path,
 ) -> None:
     losses = []
     for micro_rows in (8, 2):
         output = f"micro{micro_rows}"
-        if losses:
-            share_text(tmp_path / "micro8", tmp_path / output)
         given = ["target=chat", f"target.path={conversations}", SWEPT, f"trainer.micro_batch_rows={micro_rows}"]
-        assert main(chat_command(*given, "schedule.target_epochs=4", output=output)) == 0
+        finish(chat_command(*given, "schedule.target_epochs=4", output=output), text_of=chat_text)
         losses.append(results(tmp_path / output)[0].set_index("replay_fraction").target_loss)
     assert losses[0].to_dict() == pytest.approx(losses[1].to_dict(), rel=1e-5)  # fp32 sums in another order, 16 steps
 
 
+@pytest.mark.slow
 def test_a_model_from_scratch_learns_conversations_by_a_template_of_ones_own(
     command: Callable[..., list[str]], conversations: Path, tmp_path: Path
 ) -> None:
@@ -70,17 +73,15 @@ def test_a_missing_template_is_told_before_anything_is_done(
     chat_model: Path,
     conversations: Path,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = ["target=chat", f"target.path={conversations}"]
-    template = chat_model / "chat_template.jinja"
-    hidden = template.rename(chat_model / "elsewhere")
-    try:
-        assert main(chat_command(*target)) == 2
-    finally:
-        hidden.rename(template)
+    mute = shutil.copytree(chat_model, tmp_path_factory.mktemp("mute") / "model")
+    (mute / "chat_template.jinja").unlink()
+    assert main(chat_command(*target, f"model.path={mute}")) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert f"model.tokenizer.path={chat_model} " in line and "has no chat template" in line
+    assert f"model.tokenizer.path={mute} " in line and "has no chat template" in line
     assert "model.tokenizer.chat_template" in line
     assert main(command(*target)) == 2
     [line] = capsys.readouterr().err.splitlines()

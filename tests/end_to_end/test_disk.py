@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from replay_sweeps.main import main
-
-from .test_bits import TIMED
+from tests.fixtures.outputs import TIMED
+from tests.fixtures.shared import share_text
 
 GRID = ["schedule.replay_fraction=0,0.5", "trainer.threads=1"]
 
@@ -62,23 +62,31 @@ def test_a_full_disk_then_a_read_only_one(
     remount(small_disk, "rw")
 
 
+@pytest.mark.slow
 def test_a_store_that_turns_read_only_is_one_line(
-    command: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    whole: Path,
 ) -> None:
     from replay_sweeps.store.states import Store
 
     def save_state(self: Store, *_: object) -> None:
         raise OSError(30, "Read-only file system", str(self.folder))
 
+    share_text(whole, tmp_path / "output")
     monkeypatch.setattr(Store, "save_state", save_state)
     assert main(command(*GRID)) == 1
     [line] = lines(capsys)
     assert "store cannot be written (Read-only file system)" in line
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_is_not_finite_fails_alone(
-    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path
 ) -> None:
+    share_text(whole, tmp_path / "output")
     given = command("schedule.stage1.peak=3e-3,1e30", "trainer.threads=1")
     assert main(given) == 1
     runs = pd.read_csv(tmp_path / "output" / "runs.csv").set_index("stage1_lr")

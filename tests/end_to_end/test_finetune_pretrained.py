@@ -15,13 +15,15 @@ from replay_sweeps.study.study import hydra_loader, resolve_study
 from replay_sweeps.tree.study_plan import plan_runs
 from replay_sweeps.tree.target_size import with_target_tokens
 from tests.fixtures.pretrained_model import write_small_model
+from tests.fixtures.shared import MadeOnce
 
 RHO = (0, Fraction(1, 2))
 
 
-@pytest.fixture(scope="module")
-def model(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_model(tmp_path_factory.mktemp("model"), sorted(texts[0].glob("*.txt")))
+@pytest.fixture(scope="session")
+def model(texts: tuple[Path, Path], made_once: MadeOnce) -> Path:
+    """A small model and its tokenizer."""
+    return made_once("small_model", lambda folder: write_small_model(folder, sorted(texts[0].glob("*.txt"))))
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.main import main as analyse
 from replay_sweeps.main import main
 from replay_sweeps.study.command import choices
+from tests.fixtures.shared import MadeOnce
 
 # The same grids in fewer, larger steps and with less text: 32 steps a run in place of 256.
 SHORT = [
@@ -21,6 +23,7 @@ SHORT = [
     "generic.max_documents=500",
     "target.max_documents=500",
     "logger=csv",
+    "study.analyze=false",  # it is analysed here, in this process
 ]
 ONE_TARGET = "target=finemath"  # where the grid shares little or is large: the other targets repeat its shape
 
@@ -42,10 +45,10 @@ STUDIES: dict[str, tuple[list[str], int, list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def workplace(made_once: MadeOnce) -> Path:
     """A folder with one store: what a study prepared or trained, the next one finds."""
-    return tmp_path_factory.mktemp("paper")
+    return made_once("paper", Path.mkdir)
 
 
 def test_every_study_of_the_paper_is_run_here() -> None:
@@ -63,6 +66,7 @@ def test_a_study_of_the_paper_runs_to_its_figure(
     output = workplace / study
     paths = [f"paths.store={workplace / 'store'}", f"paths.output={output}"]
     assert main([f"study={study}", *given, *paths]) == 0, capfd.readouterr().err
+    assert analyse([str(output)]) == 0, capfd.readouterr().err
     runs = pd.read_parquet(output / "runs.parquet")
     assert set(runs.status) == {"done"} and len(runs) == count
     assert runs[["target_loss", "target_loss_selection", "generic_loss"]].notna().all(axis=None)

@@ -9,11 +9,15 @@ import pytest
 
 from replay_sweeps.main import main
 from tests.fixtures.pretrained_model import write_small_model
+from tests.fixtures.shared import MadeOnce
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def model(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_model(tmp_path_factory.mktemp("pretrained"), sorted(texts[0].glob("*.txt")))
+@pytest.fixture(scope="session")
+def model(texts: tuple[Path, Path], made_once: MadeOnce) -> Path:
+    """A small model and its tokenizer."""
+    return made_once("small_model", lambda folder: write_small_model(folder, sorted(texts[0].glob("*.txt"))))
 
 
 def arguments(command: Callable[..., list[str]], model: Path, *extra: str) -> list[str]:

@@ -1,11 +1,10 @@
 """Interrupted anywhere, the same command finishes with the same bits; what is done is not done again."""
 
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,63 +13,36 @@ import pytest
 from replay_sweeps.main import main
 from replay_sweeps.store.states import Store
 from replay_sweeps.workers.sweeper import quoted
-from tests.conftest import ROOT
+from tests.fixtures.grid import GRID
+from tests.fixtures.outputs import assert_same, assert_same_tables, run_table
+from tests.fixtures.processes import run_forked, signal_at
+from tests.fixtures.shared import finish, share_text
 
-from .test_bits import TIMED, final_weights, history
-
-GRID = ["schedule.replay_fraction=0,0.5,0.75", "trainer.threads=1"]
-
-# Runs the command and sends itself a signal at the n-th call of a function that training or writing goes through.
-DRIVER = """
-import os, sys
-import {module} as module
-number, count = 0, {count}
-original = {attribute}
-def counted(*arguments, **options):
-    global number
-    number += 1
-    if number == count:
-        print("reached", file=sys.stderr, flush=True)
-        os.kill(os.getpid(), {signal})
-    return original(*arguments, **options)
-{attribute} = counted
-from replay_sweeps.main import main
-sys.exit(main(sys.argv[1:]))
-"""
+pytestmark = pytest.mark.slow
 
 
-def interrupt(
-    arguments: list[str], module: str, attribute: str, count: int, number: int
-) -> subprocess.CompletedProcess:  # type: ignore[type-arg]
-    driver = DRIVER.format(module=module, attribute=f"module.{attribute}", count=count, signal=number)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-c", driver, *arguments], capture_output=True, text=True, env=environment, timeout=300
-    )
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "attribute", "count", "number"),
+    ("function", "count", "number"),
     [
-        ("os", "fsync", 3, signal.SIGKILL),
-        ("os", "fsync", 40, signal.SIGKILL),
-        ("os", "fsync", 75, signal.SIGKILL),
-        ("replay_sweeps.progress", "Progress.stepped", 30, signal.SIGKILL),
-        ("replay_sweeps.progress", "Progress.stepped", 30, signal.SIGINT),
-        ("replay_sweeps.progress", "Progress.stepped", 70, signal.SIGTERM),
+        ("os:fsync", 3, signal.SIGKILL),
+        ("os:fsync", 40, signal.SIGKILL),
+        ("os:fsync", 75, signal.SIGKILL),
+        ("replay_sweeps.progress:Progress.stepped", 30, signal.SIGKILL),
+        ("replay_sweeps.progress:Progress.stepped", 30, signal.SIGINT),
+        ("replay_sweeps.progress:Progress.stepped", 70, signal.SIGTERM),
     ],
 )
 def test_an_interrupted_study_finishes_with_the_same_bits(
-    module: str,
-    attribute: str,
+    function: str,
     count: int,
     number: int,
     command: Callable[..., list[str]],
     tmp_path: Path,
     whole: Path,
 ) -> None:
-    stopped = interrupt(command(*GRID), module, attribute, count, number)
+    if "stepped" in function:  # else the text is interrupted too
+        share_text(whole, tmp_path / "output")
+    stopped = run_forked(command(*GRID), before=partial(signal_at, function, count, number))
     assert "reached" in stopped.stderr
     if number == signal.SIGKILL:
         assert stopped.returncode == -signal.SIGKILL
@@ -79,25 +51,6 @@ def test_an_interrupted_study_finishes_with_the_same_bits(
         assert stopped.stderr.splitlines()[-1] == "replay-sweep: interrupted; the same command goes on from here"
     assert main(command(*GRID)) == 0
     assert_same(tmp_path / "output", whole)
-
-
-def assert_same(output: Path, whole: Path) -> None:
-    """The two outputs hold the same runs, to the bit."""
-    tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (output, whole)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    for key in tables[0].key:
-        assert final_weights(output, key) == final_weights(whole, key)
-    pd.testing.assert_frame_equal(history(output), history(whole), check_exact=True)
-
-
-@pytest.fixture(scope="module")
-def whole(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of the same grid, never interrupted."""
-    from tests.conftest import arguments
-
-    folder = tmp_path_factory.mktemp("whole") / "output"
-    assert main(arguments(texts, folder, *GRID)) == 0
-    return folder
 
 
 def trained_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -112,7 +65,7 @@ def trained_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_same_command_again_trains_nothing_and_gives_the_same_table(
     command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
-    assert main(command(*GRID)) == 0
+    finish(command(*GRID), text_of=whole)
     before = (tmp_path / "output" / "runs.csv").read_bytes()
     steps = trained_steps(monkeypatch)
     assert main(command(*GRID)) == 0
@@ -126,8 +79,9 @@ def test_adding_a_value_trains_only_what_is_new_and_renames_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    whole: Path,
 ) -> None:
-    assert main(command("schedule.replay_fraction=0,0.75")) == 0
+    finish(command("schedule.replay_fraction=0,0.75"), text_of=whole)
     store = tmp_path / "output" / "store"
     kinds = ("records", "observations", "states")
     before = {path: path.stat().st_mtime_ns for kind in kinds for path in (store / kind).rglob("*") if path.is_file()}
@@ -150,7 +104,7 @@ def test_adding_a_value_trains_only_what_is_new_and_renames_nothing(
 def test_whatever_is_damaged_in_the_store_is_made_again_with_the_same_bits(
     part: str, damage: str, command: Callable[..., list[str]], tmp_path: Path, whole: Path
 ) -> None:
-    assert main(command(*GRID)) == 0
+    shutil.copytree(whole, tmp_path / "output")
     for number, file in enumerate(
         sorted(path for path in (tmp_path / "output/store" / part).rglob("*") if path.is_file())
     ):
@@ -162,9 +116,7 @@ def test_whatever_is_damaged_in_the_store_is_made_again_with_the_same_bits(
     (tmp_path / "output" / "runs.parquet").write_bytes(b"PAR1 damaged")
     # a final state that no run needs again is not read, so that its damage waits until it is
     assert main(command(*GRID)) == 0
-    tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (tmp_path / "output", whole)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    pd.testing.assert_frame_equal(history(tmp_path / "output"), history(whole), check_exact=True)
+    assert_same_tables(tmp_path / "output", whole)
 
 
 def _flipped(content: bytes) -> bytes:
@@ -176,14 +128,13 @@ def _flipped(content: bytes) -> bytes:
 def test_a_damaged_state_is_trained_again_from_the_one_before_it(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path
 ) -> None:
-    assert main(command("schedule.replay_fraction=0", "trainer.threads=1")) == 0
+    finish(command("schedule.replay_fraction=0", "trainer.threads=1"), text_of=whole)
     for file in (tmp_path / "output/store/states").rglob("model.safetensors"):
         file.write_bytes(_flipped(file.read_bytes()))
     assert main(command(*GRID)) == 0
     assert "does not match its checksum; it is trained again" in capsys.readouterr().err
-    tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (tmp_path / "output", whole)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert list(Store(tmp_path / "output/store").states())
+    pd.testing.assert_frame_equal(run_table(tmp_path / "output"), run_table(whole), check_exact=True)
+    assert list(Store(tmp_path / "output/store").kept_states())
 
 
 def test_a_study_may_be_written_to_a_folder_of_any_name(command: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ def sharing(command: Callable[..., list[str]], *extra: str) -> list[str]:
     return [*kept, "schedule.target_epochs=1", *extra]
 
 
+@pytest.mark.slow
 def test_a_share_is_so_many_of_the_texts_own_rows_rounded_down_and_one_at_least(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +59,7 @@ def test_an_estimate_is_of_the_documents_that_are_read(
     assert whole / 12 < some < whole / 8  # 20 of 200
 
 
+@pytest.mark.slow
 def test_shares_that_come_to_the_same_rows_are_one_run(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from replay_sweeps.main import main
 from replay_sweeps.models.flops import flops_per_token, matrix_parameters, parameters
 from replay_sweeps.models.pretrained import ANY_LENGTH, with_pretrained_shape
 from tests.fixtures.models import ARCHITECTURES, save_model
+from tests.fixtures.shared import finish
 
 
 def config_of(folder: Path | str, **settings: object) -> ModelConfig:
@@ -43,20 +44,21 @@ def test_row_losses_and_parameters_are_those_of_transformers(kind: str, pretrain
     assert model.max_positions == (64 if kind not in ("mamba", "bloom") else ANY_LENGTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "mamba"])
 def test_a_model_without_the_names_of_llama_is_planned_and_trained(
     kind: str,
     pretrained: Callable[[str], Path],
     start_from: Callable[..., list[str]],
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    pretrained_text: Path,
 ) -> None:
     assert main(start_from(pretrained(kind), "plan=json")) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["parameters"] == parameters(config_of(pretrained(kind)), 448)
-    assert main(start_from(pretrained(kind))) == 0
-    [run] = pd.read_parquet(tmp_path / "output" / "runs.parquet").to_dict("records")
-    history = pd.read_parquet(tmp_path / "output" / "history.parquet")
+    output = finish(start_from(pretrained(kind)), text_of=pretrained_text)
+    [run] = pd.read_parquet(output / "runs.parquet").to_dict("records")
+    history = pd.read_parquet(output / "history.parquet")
     first = history[(history.step == 0) & (history.metric == "target_loss")].value.item()
     assert run["status"] == "done" and run["target_loss"] < first and run["parameters"] == plan["parameters"]
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from replay_sweeps.main import main
 from replay_sweeps.models.hub import local_folder, read_local
 from replay_sweeps.models.pretrained import describe
+from tests.fixtures.shared import share_text
 
 from .hub_stub import COMMIT, hub_of
 
@@ -60,8 +62,9 @@ def test_a_model_whose_weights_were_not_fetched_is_not_in_the_cache(
 
 @pytest.mark.slow
 def test_a_model_of_the_cache_is_planned_and_trained_offline(
-    tmp_path: Path, pretrained: Callable[[str], Path], start_from: Callable[..., list[str]]
+    tmp_path: Path, pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], pretrained_text: Path
 ) -> None:
+    share_text(pretrained_text, tmp_path / "output")
     cache_of(tmp_path / "home", pretrained("qwen2"))
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "replay_sweeps.main"]
@@ -76,10 +79,11 @@ def test_a_model_of_the_cache_is_planned_and_trained_offline(
 
 @pytest.mark.slow
 def test_a_plan_of_a_hub_model_fetches_no_weights_and_training_does(
-    tmp_path: Path, pretrained: Callable[[str], Path], start_from: Callable[..., list[str]]
+    tmp_path: Path, pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], pretrained_text: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
+    share_text(pretrained_text, tmp_path / "output")
     model = tmp_path / "model"
     shutil.copytree(pretrained("qwen2"), model)
     (model / "model.safetensors").unlink()
@@ -102,8 +106,7 @@ def test_a_plan_of_a_hub_model_fetches_no_weights_and_training_does(
         assert done.returncode == 0, done.stderr
     assert json.loads(planned.stdout)["parameters"] == describe(str(model)).parameters
     records = list((tmp_path / "output" / "store" / "records").glob("*/*"))
-    again = subprocess.run([*run, *start_from(model)], env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr  # the folder's weights are those of the hub: nothing is trained
+    assert main(start_from(model)) == 0  # the folder's weights are those of the hub: nothing is trained
     assert records and list((tmp_path / "output" / "store" / "records").glob("*/*")) == records
 
 

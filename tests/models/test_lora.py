@@ -12,6 +12,7 @@ from replay_sweeps.config import ModelConfig
 from replay_sweeps.main import main
 from replay_sweeps.models.flops import adapter_parameters, flops_per_token
 from replay_sweeps.models.pretrained import with_pretrained_shape
+from tests.fixtures.shared import finish
 
 from .test_architectures import config_of
 
@@ -24,6 +25,7 @@ def losses(output: Path) -> tuple[float, float]:
     return history[(history.step == 0) & (history.metric == "target_loss")].value.item(), run["target_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "targets"), [("llama", "all-linear"), ("gpt2", "c_attn"), ("qwen2", "q_proj,v_proj")])
 def test_adapters_begin_as_nothing_and_lower_the_loss(
     kind: str,
@@ -31,11 +33,13 @@ def test_adapters_begin_as_nothing_and_lower_the_loss(
     pretrained: Callable[[str], Path],
     start_from: Callable[..., list[str]],
     tmp_path: Path,
+    pretrained_text: Path,
 ) -> None:
     folder = pretrained(kind)
     lora = ["model.lora_rank=4", f'model.lora_targets="{targets}"', "schedule.stage2.peak=1e-2"]
-    assert main(start_from(folder, f"paths.output={tmp_path / 'lora'}", *lora)) == 0
-    assert main(start_from(folder, f"paths.output={tmp_path / 'full'}", "schedule.stage2.peak=1e-3")) == 0
+    finish(start_from(folder, f"paths.output={tmp_path / 'lora'}", *lora), text_of=pretrained_text)
+    full = start_from(folder, f"paths.output={tmp_path / 'full'}", "schedule.stage2.peak=1e-3")
+    finish(full, text_of=pretrained_text)
     before, after = losses(tmp_path / "lora")
     assert before == pytest.approx(losses(tmp_path / "full")[0], abs=1e-6) and after < before - 0.01
     [state] = (tmp_path / "lora" / "store" / "states").glob("*/*/model.safetensors")
@@ -144,12 +148,14 @@ def test_merged_adapters_give_the_same_logits(kind: str, pretrained: Callable[[s
     assert not any("lora" in name for name in dict(network.named_parameters())) and len(names) > 20
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_anothers_adapters_ends_in_the_same_bits(
-    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path
+    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path, pretrained_text: Path
 ) -> None:
     folder, lora = pretrained("llama"), ["model.lora_rank=4", "schedule.stage2.peak=1e-2"]
-    assert main(start_from(folder, f"paths.output={tmp_path / 'alone'}", *lora, "schedule.target_epochs=2")) == 0
-    assert main(start_from(folder, f"paths.output={tmp_path / 'shared'}", *lora, "schedule.target_epochs=1,2")) == 0
+    for name, epochs in (("alone", "2"), ("shared", "1,2")):
+        given = start_from(folder, f"paths.output={tmp_path / name}", *lora, f"schedule.target_epochs={epochs}")
+        finish(given, text_of=pretrained_text)
     shared = pd.read_parquet(tmp_path / "shared" / "runs.parquet").set_index("target_epochs")
     assert shared.loc[2].target_loss == losses(tmp_path / "alone")[1]
     states = list((tmp_path / "shared" / "store" / "records").glob("*/*.json"))

@@ -17,6 +17,7 @@ from replay_sweeps.models.numerics import resolve
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
 from tests.fixtures.models import ARCHITECTURES
+from tests.fixtures.shared import finish
 
 from .test_architectures import config_of
 
@@ -31,18 +32,19 @@ def trained(output: Path) -> float:
 
 @pytest.fixture
 def loss_with(
-    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path
+    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path, pretrained_text: Path
 ) -> Callable[..., float]:
     """The loss of a run with some settings."""
 
     def loss(*settings: str) -> float:
         output = tmp_path / "-".join(settings or ["plain"]).replace("=", "_")
-        assert main(start_from(pretrained("llama"), f"paths.output={output}", *settings)) == 0
-        return trained(output)
+        given = start_from(pretrained("llama"), f"paths.output={output}", *settings)
+        return trained(finish(given, text_of=pretrained_text))
 
     return loss
 
 
+@pytest.mark.slow
 def test_activations_that_are_computed_anew_change_nothing(loss_with: Callable[..., float]) -> None:
     assert loss_with("trainer.activation_checkpointing=true") == pytest.approx(loss_with(), abs=1e-6)
 
@@ -57,6 +59,7 @@ def test_compiled_with_and_without_activations_computed_anew(
     assert loss_with(*settings, anew) == pytest.approx(loss_with(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_in_bf16_are_kept_in_bf16_and_train(loss_with: Callable[..., float], tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

@@ -28,9 +28,9 @@ from replay_sweeps.models.row_loss import RowLoss
 from replay_sweeps.study.command import read_command
 from replay_sweeps.study.study import hydra_loader, resolve_study
 from replay_sweeps.training.batches import ROW_INPUTS, Batch, Batches
+from replay_sweeps.tree.enough_text import prepare_texts
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.study_plan import plan_runs
-from replay_sweeps.tree.target_size import prepare_texts
 from tests.fixtures.conversations import Conversation, made_up_conversation
 
 LENGTH = 128

@@ -1,3 +1,5 @@
+"""What is done at a step: two runs share a state exactly where they did the same at all steps before it."""
+
 from fractions import Fraction
 
 from hypothesis import assume, given
@@ -49,7 +51,7 @@ def shared(one: list[str], other: list[str]) -> int:
 
 
 def planned(run: Behaviour, root: str = "root") -> PlannedRun:
-    return PlannedRun("id", None, None, run, root, "generic", ())  # type: ignore[arg-type]
+    return PlannedRun("id", None, None, run, root, "target", "generic", (), {}, 0)  # type: ignore[arg-type]
 
 
 @given(behaviours(), behaviours())

@@ -1,3 +1,5 @@
+"""Rows are counted, not sampled: every run sees exactly its target tokens, each exactly as often as it says."""
+
 from collections import Counter
 from fractions import Fraction
 

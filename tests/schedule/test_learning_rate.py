@@ -1,3 +1,5 @@
+"""Learning rates at each step, against the formulas of the schedules."""
+
 import math
 from itertools import pairwise
 

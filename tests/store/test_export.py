@@ -13,6 +13,7 @@ import torch
 from replay_sweeps.main import main
 from replay_sweeps.store.command import main as store_command
 from tests.fixtures.models import save_model
+from tests.fixtures.shared import finish
 
 
 def only_run(output: Path) -> dict[str, object]:
@@ -34,11 +35,9 @@ def losses_of(network: torch.nn.Module, output: Path) -> dict[str, float]:
     return found
 
 
-SHARDED = pytest.param("lora, sharded", marks=pytest.mark.slow)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", ["from scratch", "tied", "gpt2", "untied", "lora", "lora, tied", "lora, gpt2", SHARDED]
+    "case", ["from scratch", "tied", "gpt2", "untied", "lora", "lora, tied", "lora, gpt2", "lora, sharded"]
 )
 def test_the_exported_model_has_the_loss_of_the_run(
     case: str,
@@ -47,6 +46,8 @@ def test_the_exported_model_has_the_loss_of_the_run(
     start_from: Callable[..., list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    pretrained_text: Path,
+    whole: Path,
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,8 +59,7 @@ def test_the_exported_model_has_the_loss_of_the_run(
         lora = ["model.lora_rank=4", "schedule.stage2.peak=1e-2"] if "lora" in case else []
         sharded = ["trainer.devices=2", "trainer.strategy=fsdp"] if "sharded" in case else []
         given = start_from(pretrained(kind), *lora, *sharded)
-    assert main(given) == 0
-    output, folder = tmp_path / "output", tmp_path / "exported"
+    output, folder = finish(given, text_of=whole if case == "from scratch" else pretrained_text), tmp_path / "exported"
     run = only_run(output)
     assert store_command(["export", str(run["run_id"]), str(folder), "--store", str(output / "store")]) == 0
     assert str(folder) in capsys.readouterr().out
@@ -73,14 +73,15 @@ def test_the_exported_model_has_the_loss_of_the_run(
     assert network.config.eos_token_id == tokenizer.eos_token_id and network.config.use_cache
 
 
+@pytest.mark.slow
 def test_adapters_alone_are_what_peft_reads(
-    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path
+    pretrained: Callable[[str], Path], start_from: Callable[..., list[str]], tmp_path: Path, pretrained_text: Path
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    assert main(start_from(pretrained("qwen2"), "model.lora_rank=4", "schedule.stage2.peak=1e-2")) == 0
-    output, folder = tmp_path / "output", tmp_path / "adapter"
+    given = start_from(pretrained("qwen2"), "model.lora_rank=4", "schedule.stage2.peak=1e-2")
+    output, folder = finish(given, text_of=pretrained_text), tmp_path / "adapter"
     run = only_run(output)
     store = ["--store", str(output / "store")]
     assert store_command(["export", str(run["run_id"]), str(folder), "--adapter", *store]) == 0
@@ -91,12 +92,13 @@ def test_adapters_alone_are_what_peft_reads(
 
 
 @pytest.fixture
-def finished(command: Callable[..., list[str]], tmp_path: Path) -> tuple[list[str], str, Path]:
+def finished(command: Callable[..., list[str]], whole: Path) -> tuple[list[str], str, Path]:
     """A study of one run that is done: its command, the run's id, its output folder."""
-    assert main(command("keep_states=none")) == 0
-    return command(), str(only_run(tmp_path / "output")["run_id"]), tmp_path / "output"
+    output = finish(command("keep_states=none"), text_of=whole)
+    return command(), str(only_run(output)["run_id"]), output
 
 
+@pytest.mark.slow
 def test_dropped_weights_are_made_again_by_the_command_that_is_named(
     finished: tuple[list[str], str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +116,7 @@ def test_dropped_weights_are_made_again_by_the_command_that_is_named(
     assert only_run(output)["target_loss"] == before["target_loss"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_told_in_one_line(
     finished: tuple[list[str], str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,18 +133,20 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_not_exported_into_other_weights_than_it_started_from(
     pretrained: Callable[[str], Path],
     start_from: Callable[..., list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    pretrained_text: Path,
 ) -> None:
     from safetensors.torch import load_file, save_file
 
     from replay_sweeps.models.pretrained import describe
 
     folder = shutil.copytree(pretrained("qwen2"), tmp_path / "model")
-    assert main(start_from(folder, "model.lora_rank=4")) == 0
+    finish(start_from(folder, "model.lora_rank=4"), text_of=pretrained_text)
     file = folder / "model.safetensors"
     save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
     describe.cache_clear()  # as in another process

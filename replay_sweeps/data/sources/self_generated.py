@@ -17,7 +17,8 @@ from replay_sweeps.data.tokenizers import check_tokenizer
 from replay_sweeps.errors import UserError
 from replay_sweeps.files import file_checksum, fingerprint, recalled, write_record
 from replay_sweeps.models.hub import fetch, local_folder
-from replay_sweeps.models.pretrained import ANY_LENGTH, check_pretrained, weights_fingerprint, with_pretrained_shape
+from replay_sweeps.models.pretrained import ANY_LENGTH, weights_fingerprint, with_pretrained_shape
+from replay_sweeps.models.pretrained_checks import check_pretrained
 
 logger = logging.getLogger(__name__)
 

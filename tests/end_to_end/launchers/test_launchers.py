@@ -9,13 +9,13 @@ import yaml
 from replay_sweeps.main import main
 from replay_sweeps.study.command import choices
 from tests.conftest import ROOT
-
-from ..test_resume import assert_same
-from .conftest import run
+from tests.fixtures.outputs import assert_same
+from tests.fixtures.processes import run_anew
 
 PACKAGES = {"joblib": "hydra_plugins.hydra_joblib_launcher", "ray": "ray", "submitit_local": "submitit"}
 
 
+@pytest.mark.slow
 def test_local_workers_give_the_same_bits_each_pinned_to_its_share(
     grid: list[str], tmp_path: Path, whole: Path
 ) -> None:
@@ -28,7 +28,7 @@ def test_local_workers_give_the_same_bits_each_pinned_to_its_share(
 @pytest.mark.parametrize("launcher", PACKAGES)
 def test_other_launchers_give_the_same_bits(launcher: str, grid: list[str], tmp_path: Path, whole: Path) -> None:
     pytest.importorskip(PACKAGES[launcher])
-    done = run([*grid, f"hydra/launcher={launcher}", "workers=2"], RAY_TMPDIR="/tmp/r")
+    done = run_anew([*grid, f"hydra/launcher={launcher}", "workers=2"], RAY_TMPDIR="/tmp/r")
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "output", whole)
     assert len(list((tmp_path / "output" / "logs").iterdir())) >= 2
@@ -76,7 +76,7 @@ def test_a_worker_that_goes_wrong_costs_its_path_alone(
     fault: str, reason: str, grid: list[str], tmp_path: Path, whole: Path
 ) -> None:
     given = [*grid, "hydra/launcher=local", "workers=2"]
-    done = run(given, ("-m", "tests.end_to_end.launchers.faulty"), FAULT=fault, FAULT_AT="60")
+    done = run_anew(given, ("-m", "tests.end_to_end.launchers.faulty"), FAULT=fault, FAULT_AT="60")
     assert done.returncode == 1, done.stderr
     runs = pd.read_csv(tmp_path / "output" / "runs.csv").set_index("run_id")
     assert sorted(runs.status) == ["done", "done", "failed"]
@@ -85,5 +85,5 @@ def test_a_worker_that_goes_wrong_costs_its_path_alone(
     first, last = done.stderr.splitlines()[-2:]
     assert first == f"replay-sweep: run {failed.Index} failed: {failed.reason}"
     assert last.startswith("replay-sweep: 1 runs failed") and " hydra/launcher=local workers=2" in last
-    assert run(given).returncode == 0
+    assert main(given) == 0
     assert_same(tmp_path / "output", whole)

@@ -12,6 +12,7 @@ def dies(_: object) -> None:
     raise RuntimeError("the node is gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "said"),
     [

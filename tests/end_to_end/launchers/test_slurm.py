@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ..test_resume import assert_same
-from .conftest import run
+from tests.fixtures.outputs import assert_same
+from tests.fixtures.processes import run_anew
 
 pytest.importorskip("submitit")
 
 
-@pytest.mark.slow
+pytestmark = pytest.mark.slow
+
+
 def test_jobs_train_the_grid_and_a_time_limit_ends_a_worker_cleanly(
     grid: list[str], tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -21,7 +23,7 @@ def test_jobs_train_the_grid_and_a_time_limit_ends_a_worker_cleanly(
     install(tmp_path / "bin")
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "FAKE_SLURM_LIMIT": "1", "SLOW_STEPS": "0.1"}
     given = [*grid, "hydra/launcher=submitit_slurm", "workers=2", "hydra.launcher.timeout_min=1"]
-    done = run(given, ("-m", "tests.end_to_end.launchers.slow"), **environment)
+    done = run_anew(given, ("-m", "tests.end_to_end.launchers.slow"), **environment)
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "output", whole)
     jobs = {file.stem.partition("_")[0] for file in tmp_path.glob("*.job")}

@@ -8,15 +8,17 @@ import pytest
 from replay_sweeps.main import main
 from replay_sweeps.study.command import choices
 from tests.fixtures.pretrained_model import write_small_model
+from tests.fixtures.shared import MadeOnce
 
 
-@pytest.fixture(scope="module")
-def own(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+@pytest.fixture(scope="session")
+def own(texts: tuple[Path, Path], made_once: MadeOnce) -> dict[str, list[str]]:
     """What a study needs of its user."""
-    model = write_small_model(tmp_path_factory.mktemp("model"), sorted(texts[0].glob("*.txt")), positions=4096)
-    text = [f"generic.path={texts[0]}", f"target.path={texts[1]}"]
+    text = sorted(texts[0].glob("*.txt"))
+    model = made_once("model-of-long-rows", lambda folder: write_small_model(folder, text, positions=4096))
+    paths = [f"generic.path={texts[0]}", f"target.path={texts[1]}"]
     return {
-        "finetune_pretrained": [f"model.path={model}", *text, "trainer.row_length=64"],
+        "finetune_pretrained": [f"model.path={model}", *paths, "trainer.row_length=64"],
         "paper_basque": [f"model.path={model}"],  # in place of the hub's
     }
 

@@ -10,10 +10,11 @@ import pytest
 from replay_sweeps.main import main
 from replay_sweeps.models.demo import NEEDED, write_demo_model
 
+pytestmark = pytest.mark.slow
+
 MISSING = [f"{name} is not installed: {how}" for name, how in NEEDED.items() if find_spec(name) is None]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason="; ".join(MISSING))
 def test_a_real_model_and_a_little_text_end_in_a_recommendation(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

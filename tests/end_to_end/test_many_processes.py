@@ -6,31 +6,27 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.distributed.checkpoint as checkpoint
 from safetensors import safe_open
-from torch import Tensor
 
 from replay_sweeps.distributed.ranks import Ranks
 from replay_sweeps.main import main
 from replay_sweeps.progress import Progress
 from replay_sweeps.training.batches import Batches
 from replay_sweeps.tree.paths import Segment
-from replay_sweeps.workers.rank_group import Group, RankFailed
+from replay_sweeps.workers.rank_group import RankFailed, RankGroup
 from replay_sweeps.workers.work_order import WorkOrder
 from replay_sweeps.workers.worker_context import WorkerContext
-from tests.conftest import ROOT, arguments
-
-from .test_bits import TIMED, history
+from tests.fixtures.outputs import assert_same_tables, history, states, tensors
+from tests.fixtures.processes import run_forked, signal_at
+from tests.fixtures.shared import MadeOnce, finish, share_text
 
 GRID = ["schedule.replay_fraction=0,0.75", "trainer.threads=1", "trainer.precision=fp32"]
 SHARDED = ["trainer.devices=2", "trainer.strategy=fsdp", "trainer.micro_batch_rows=4"]
@@ -38,44 +34,10 @@ COPIED = ["trainer.devices=2", "trainer.micro_batch_rows=4"]
 ALONE = ["trainer.micro_batch_rows=4"]
 ROUNDING = 1e-4  # relative: other sums in fp32 (1e-7), which 64 steps of Adam make grow
 
-# Runs the command and, at the 40th step, sends a signal to itself, rank 0, or as a terminal does to all (process 0).
-ENDED = """
-import os, sys
-from replay_sweeps.progress import Progress
-stepped, steps = Progress.stepped, 0
-def counted(self, tokens):
-    global steps
-    steps += 1
-    if steps == 40:
-        print("reached", file=sys.stderr, flush=True)
-        os.kill({process}, {signal})
-    stepped(self, tokens)
-Progress.stepped = counted
-from replay_sweeps.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a state, whole."""
-    reader = checkpoint.HuggingFaceStorageReader(str(folder))
-    known = reader.read_metadata().state_dict_metadata
-    found = {name: torch.full(held.size, torch.nan) for name, held in known.items()}  # type: ignore[union-attr]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        checkpoint.load(found, storage_reader=reader, no_dist=True)
-    return found
-
-
-def states(output: Path) -> dict[str, Path]:
-    return {folder.name: folder for folder in (output / "store" / "states").glob("*/*")}
-
 
 def assert_same(output: Path, other: Path) -> None:
     """The two outputs hold the same runs and the same states, moments included, to the bit."""
-    tables = [pd.read_parquet(folder / "runs.parquet").drop(columns=TIMED) for folder in (output, other)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    pd.testing.assert_frame_equal(history(output), history(other), check_exact=True)
+    assert_same_tables(output, other)
     ours, theirs = states(output), states(other)
     assert len(ours) > 2 and ours.keys() == theirs.keys()
     for name, folder in ours.items():
@@ -90,33 +52,36 @@ def assert_close(output: Path, other: Path) -> None:
     np.testing.assert_allclose(ours[columns], theirs.loc[ours.index, columns], rtol=ROUNDING)
 
 
-@pytest.fixture(scope="module")
-def alone(texts: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def alone(small_command: Callable[..., list[str]], made_once: MadeOnce) -> Path:
     """The output of the grid, trained in one process."""
-    folder = tmp_path_factory.mktemp("ranks") / "alone"
-    assert main(arguments(texts, folder, *GRID, *ALONE)) == 0
-    return folder
+    return made_once("alone", lambda folder: finish(small_command(folder, *GRID, *ALONE)))
 
 
-@pytest.fixture(scope="module")
-def sharded(
-    texts: tuple[Path, Path],
-    tmp_path_factory: pytest.TempPathFactory,
-    share_text: Callable[[Path, Path], None],
-    alone: Path,
-) -> Path:
+@pytest.fixture(scope="session")
+def sharded(small_command: Callable[..., list[str]], made_once: MadeOnce, alone: Path) -> Path:
     """The output of the grid, trained in shards by two processes."""
-    folder = tmp_path_factory.mktemp("ranks") / "sharded"
-    share_text(alone, folder)
-    assert main(arguments(texts, folder, *GRID, *SHARDED)) == 0
-    return folder
+    return made_once("sharded", lambda folder: finish(small_command(folder, *GRID, *SHARDED), text_of=alone))
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> list[int]:
+    """Call `act` before the step of this number is counted; the steps that are trained from now on."""
+    stepped, steps = Progress.stepped, []
+
+    def counted(self: Progress, tokens: int) -> None:
+        steps.append(tokens)
+        if len(steps) == number:
+            act()
+        stepped(self, tokens)
+
+    monkeypatch.setattr(Progress, "stepped", counted)
+    return steps
 
 
 @pytest.mark.slow
 def test_shards_and_copies_end_in_the_same_bits(
     command: Callable[..., list[str]],
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
     alone: Path,
     sharded: Path,
 ) -> None:
@@ -133,22 +98,19 @@ def test_shards_and_copies_end_in_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("process", "number"), [("os.getpid()", signal.SIGKILL), ("0", signal.SIGINT)], ids=["killed", "interrupted"]
+    ("whole_group", "number"), [(False, signal.SIGKILL), (True, signal.SIGINT)], ids=["killed", "interrupted"]
 )
 def test_ended_half_way_and_run_again_it_ends_in_the_same_bits(
-    process: str,
+    whole_group: bool,
     number: int,
     command: Callable[..., list[str]],
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
     alone: Path,
     sharded: Path,
 ) -> None:
     share_text(alone, tmp_path / "output")
-    program = ENDED.format(process=process, signal=int(number))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    given = [sys.executable, "-c", program, *command(*GRID, *SHARDED)]
-    ended = subprocess.run(given, capture_output=True, text=True, timeout=120, env=environment, start_new_session=True)
+    before = partial(signal_at, "replay_sweeps.progress:Progress.stepped", 40, number, whole_group)
+    ended = run_forked(command(*GRID, *SHARDED), before=before)
     assert "reached" in ended.stderr
     assert ended.returncode == (130 if number == signal.SIGINT else -number), ended.stderr
     assert main(command(*GRID, *SHARDED)) == 0
@@ -159,22 +121,16 @@ def test_ended_half_way_and_run_again_it_ends_in_the_same_bits(
 def test_when_another_rank_is_killed_a_new_group_goes_on_to_the_same_bits(
     command: Callable[..., list[str]],
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
     alone: Path,
     sharded: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stepped, steps = Progress.stepped, []
+    def kill_the_other() -> None:
+        [rank] = multiprocessing.active_children()
+        rank.kill()
 
-    def counted(self: Progress, tokens: int) -> None:
-        steps.append(tokens)
-        if len(steps) == 40:
-            [rank] = multiprocessing.active_children()
-            rank.kill()
-        stepped(self, tokens)
-
-    monkeypatch.setattr(Progress, "stepped", counted)
+    steps = at_step(monkeypatch, 40, kill_the_other)
     share_text(alone, tmp_path / "output")
     assert main(command(*GRID, *SHARDED)) == 0
     assert "rank 1 was ended by SIGKILL" in capsys.readouterr().err
@@ -186,7 +142,6 @@ def test_when_another_rank_is_killed_a_new_group_goes_on_to_the_same_bits(
 def test_four_copies_that_were_interrupted_end_in_the_bits_of_four_shards_that_were_not(
     command: Callable[..., list[str]],
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
     alone: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,15 +149,7 @@ def test_four_copies_that_were_interrupted_end_in_the_bits_of_four_shards_that_w
     for name in ("copied", "sharded"):
         share_text(alone, tmp_path / name)
     assert main(command(*four, "trainer.strategy=fsdp", output="sharded")) == 0
-    stepped, steps = Progress.stepped, []
-
-    def counted(self: Progress, tokens: int) -> None:
-        steps.append(tokens)
-        if len(steps) == 40:
-            os.kill(os.getpid(), signal.SIGINT)
-        stepped(self, tokens)
-
-    monkeypatch.setattr(Progress, "stepped", counted)
+    steps = at_step(monkeypatch, 40, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(SystemExit, match="130"):
         main(command(*four, output="copied"))
     assert main(command(*four, output="copied")) == 0
@@ -214,7 +161,6 @@ def test_four_copies_that_were_interrupted_end_in_the_bits_of_four_shards_that_w
 def test_tasks_that_a_launcher_starts_train_together(
     command: Callable[..., list[str]],
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
     alone: Path,
     sharded: Path,
 ) -> None:
@@ -230,9 +176,9 @@ def test_tasks_that_a_launcher_starts_train_together(
 def test_why_another_rank_failed_is_said(sharded: Path, tmp_path: Path) -> None:
     order = json.loads((sharded / "work.json").read_text())
     (tmp_path / "work.json").write_text(json.dumps({**order, "keys": "others"}))
-    group = Group(tmp_path / "work.json", sharded)
+    group = RankGroup(tmp_path / "work.json", sharded)
     with pytest.raises(RankFailed, match=r"^rank 1: CannotGoOn: the worker on .* would name states otherwise"):
-        group.ready(WorkOrder.read(tmp_path / "work.json").runs[0].trainer)
+        group.start_or_reuse(WorkOrder.read(tmp_path / "work.json").runs[0].trainer)
 
 
 @pytest.mark.slow
@@ -244,9 +190,7 @@ def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    steps: list[int] = []
-    stepped = Progress.stepped
-    monkeypatch.setattr(Progress, "stepped", lambda self, tokens: (steps.append(tokens), stepped(self, tokens)))
+    steps = at_step(monkeypatch, 0, lambda: None)
     more = ["schedule.replay_fraction=0,0.5,0.75", *GRID[1:]]
     for name, before, settings in (("one", sharded, ALONE), ("two", alone, SHARDED)):
         shutil.copytree(before, tmp_path / name)
@@ -257,6 +201,7 @@ def test_a_state_of_shards_is_resumed_by_one_process_and_the_other_way_round(
     assert_close(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_the_ranks_see_together_the_rows_that_one_process_sees(alone: Path) -> None:
     context = WorkerContext(WorkOrder.read(alone / "work.json"))
     run = context.tree.runs[-1]

@@ -7,16 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from replay_sweeps.main import main
+from tests.fixtures.outputs import run_table, states, tensors
+from tests.fixtures.shared import finish
 
-from .test_bits import TIMED
-from .test_ranks import states, tensors
+pytestmark = pytest.mark.slow
 
 LORA = ["model.lora_rank=1", "schedule.stage2.peak=1e-2"]  # a row of an adapter is in one shard, none in the other
 MEMORY = ["trainer.weights=bf16", "trainer.precision=bf16", "trainer.activation_checkpointing=true"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -34,16 +33,13 @@ def test_a_pretrained_model_in_shards_ends_in_the_bits_of_its_copies(
     pretrained: Callable[[str], Path],
     start_from: Callable[..., list[str]],
     tmp_path: Path,
-    share_text: Callable[[Path, Path], None],
+    pretrained_text: Path,
 ) -> None:
     outputs = [tmp_path / "copied", tmp_path / "sharded"]
     for output, strategy in zip(outputs, ("ddp", "fsdp"), strict=True):
-        if strategy == "fsdp":
-            share_text(outputs[0], output)
         given = [*settings, f"trainer.strategy={strategy}", f"paths.output={output}", "trainer.waypoints=2"]
-        assert main(start_from(pretrained(kind), "trainer.devices=2", *given)) == 0
-    tables = [pd.read_parquet(output / "runs.parquet").drop(columns=TIMED) for output in outputs]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+        finish(start_from(pretrained(kind), "trainer.devices=2", *given), text_of=pretrained_text)
+    pd.testing.assert_frame_equal(*map(run_table, outputs), check_exact=True)
     copied, sharded = map(states, outputs)
     assert copied and copied.keys() == sharded.keys()
     for name, folder in copied.items():
