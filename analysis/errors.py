@@ -23,7 +23,7 @@ def file_problem(error: OSError) -> str:
     """One line for a file that cannot be read or written, and what to do."""
     where = error.filename or "a file"
     if error.errno in _FULL:
-        return f"the disk is full ({where}): the run table is untouched; make room, then the same command goes on from here"
+        return f"the disk is full ({where}): the run table is untouched; make room, then give the same command again"
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno in _CLOSED:
         return f"{where} cannot be read or written ({reason}); another folder for the report is given with --out"

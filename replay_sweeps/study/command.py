@@ -33,7 +33,13 @@ GROUPS = (
 )
 LAUNCHER = "hydra/launcher"
 SWEEPER_SETTINGS = ("hydra.sweeper.grids",)
-HYDRA_CALLS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # names by which Hydra finds and runs code
+HYDRA_CALLS = (
+    "_target_",
+    "_args_",
+    "_partial_",
+    "_recursive_",
+    "_convert_",
+)  # names by which Hydra finds and runs code
 DEEPEST = 12  # how deep brackets may be nested: each further level takes the parser twice as long
 MOST_VALUES = 10_000  # of one setting in a sweep
 

@@ -1,4 +1,4 @@
-"""Tables, histories and study files that are odd or hostile: one line and exit code 2, or a report that says it safely."""
+"""Tables, histories and study files that are odd or hostile: one line and exit code 2, or a safe report."""
 
 import errno
 import json
