@@ -17,7 +17,7 @@ def csv_text(table: pd.DataFrame) -> str:
     safe = table.rename(columns=lambda name: _marked(str(name)))
     for place, dtype in enumerate(table.dtypes):
         if not pd.api.types.is_numeric_dtype(dtype):
-            safe.isetitem(place, table.iloc[:, place].astype("object").map(_marked))
+            safe.isetitem(place, table.iloc[:, place].astype("object").map(_marked).array)
     return safe.to_csv(index=False)
 
 

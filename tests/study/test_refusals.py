@@ -1,4 +1,4 @@
-"""What a command line must not do: run code, replace what is quoted, ask for more than a grid can hold. One line each."""
+"""What a command line must not do: run code, replace what is quoted, ask for more than a grid can hold."""
 
 import time
 from collections.abc import Callable
