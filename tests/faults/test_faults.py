@@ -116,7 +116,7 @@ def _problems(world: World, command: str, outcome: Outcome, damaged: str = "", f
 
 def _is_on_another_disk(linked: str, path: str) -> bool:
     """Whether a path lies where a folder of the store was led by its user: a store may lie on several disks."""
-    return PurePath(linked).parent == PurePath("output/store") and path.startswith("victim/")
+    return str(PurePath(linked).parent) in ("output/store", "output/store/text") and path.startswith("victim/")
 
 
 def _change(world: World, path: str) -> str:

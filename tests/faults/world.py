@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Seen:
     @classmethod
     def of(cls, path: Path) -> "Seen":
         status = path.lstat()
-        folder = path.is_dir() and not path.is_symlink()
+        folder = stat.S_ISDIR(status.st_mode)
         return cls(status.st_mode, 0 if folder else status.st_size, 0 if folder else status.st_mtime_ns, status.st_ino)
 
 
