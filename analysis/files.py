@@ -12,6 +12,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         _write_and_sync(temporary, content)
         temporary.replace(path)
+    except OSError as error:  # a full disk does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from analysis.errors import UserError
+from analysis.errors import UserError, file_problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,14 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _published(options) if options.runs == "published" else _analyse(options)
     except UserError as error:
         for problem in error.problems:
-            print(f"replay-analyze: {problem}", file=sys.stderr)
+            print(f"replay-analyze: {_one_line(problem)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of a pipe has gone: nothing more can be said to it, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"replay-analyze: {error.filename or error}: {error.strerror or 'cannot be used'}", file=sys.stderr)
+        print(f"replay-analyze: {file_problem(error)}", file=sys.stderr)
         return 2
 
 
@@ -90,12 +90,12 @@ def _analyse(options: argparse.Namespace) -> int:
         out = options.out or (source if source.is_dir() else source.with_name(f"{source.stem}_analysis"))
         evidence = read_evidence(findings, source)
     written = write_report(evidence, out)
-    print(answer(findings))
+    print(_one_line(answer(findings)))
     for group in findings.groups[:MOST_GROUPS]:
         name = f"{group.name}: " if len(findings.groups) > 1 else ""
-        print(f"{name}{recommendation_text(group)}")
+        print(_one_line(f"{name}{recommendation_text(group)}"))
     for warning in all_warnings(findings) + evidence.warnings():
-        print(f"  warning: {warning}")
+        print(_one_line(f"  warning: {warning}"))
     print(f"report: {next(path for path in written if path.name == 'report.html')}")
     return 0
 
@@ -118,6 +118,11 @@ def _published(options: argparse.Namespace) -> int:
     return 0
 
 
+def _one_line(text: str) -> str:
+    """A text with names from the data as one line, without what a terminal would take for a command."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _check_options(options: argparse.Namespace) -> None:
     problems = []
     if not 0 < options.level < 1:
@@ -127,7 +132,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.filters:
         try:
             json.loads(options.filters)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(f"--filters is no JSON: {error}")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         problems.append(f"--out {options.out} is no folder")

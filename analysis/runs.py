@@ -1,7 +1,7 @@
 """Run tables: from a study folder, parquet, CSV or W&B, checked once, every problem in one message."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.caveats import Caveat
 from analysis.errors import UserError
+from analysis.spreadsheets import without_spreadsheet_marks
 
 REQUIRED = ("target_tokens", "replay_fraction", "target_loss")
 SEEDS = ("init_seed", "order_seed", "subset_seed")
@@ -23,6 +24,10 @@ NUMERIC = (
 )
 TEXT = ("run_id", "study", "status", "reason", "mode", "model", "target", "generic", "lr_schedule", "key")
 STATUSES = ("done", "failed", "pending")
+
+# No number of a run is larger, or, where it must be above zero, smaller than its inverse.
+LARGEST = 1e30
+_LARGEST_SEED = 2.0**53
 
 # ln of 262,144, the largest vocabulary in use: no trained model is worse than a uniform guess.
 _UNIFORM_GUESS_NATS = 12.5
@@ -62,7 +67,29 @@ def load_history(path: str | Path) -> pd.DataFrame | None:
     missing = [name for name in ("run_id", "step", "metric", "value") if name not in history]
     if missing:
         raise UserError(f"{file} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
-    return history
+    return _checked_history(history, file)
+
+
+def _checked_history(history: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """The history with numbers as numbers; what no loss or rate can be counts as infinite, as of a run that diverged.
+
+    Raises UserError with one line per problem.
+    """
+    problems = [
+        f"{file}: the column {name} {_NESTED}" for name in ("run_id", "metric") if has_nested_cells(history, name)
+    ]
+    history = history.reset_index(drop=True)
+    for name in ("step", "value"):
+        try:
+            history[name] = pd.to_numeric(history[name]).astype(float)
+        except (TypeError, ValueError, OverflowError):
+            problems.append(f"{file}: the column {name} must hold numbers")
+    if problems:
+        raise UserError(*problems)
+    for name in ("run_id", "metric"):
+        history[name] = _as_texts(history[name])
+    history["value"] = history["value"].where(history["value"].abs() <= LARGEST, np.inf)
+    return history[history["step"].abs() <= LARGEST]
 
 
 def _table_file(path: Path, stem: str) -> Path | None:
@@ -70,6 +97,8 @@ def _table_file(path: Path, stem: str) -> Path | None:
         return next((f for suffix in ("parquet", "csv") if (f := path / f"{stem}.{suffix}").is_file()), None)
     if not path.exists():
         raise UserError(f"there is no run table at {path}")
+    if not path.is_file():
+        raise UserError(f"{path} is neither a folder nor a file")
     return path
 
 
@@ -81,12 +110,13 @@ def _read_table(file: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(file, skipinitialspace=True, index_col=False, dtype=dict.fromkeys(TEXT, str))
+            table = pd.read_csv(file, skipinitialspace=True, index_col=False, dtype=dict.fromkeys(TEXT, str))
+            return without_spreadsheet_marks(table)
     except pd.errors.ParserWarning:
         raise UserError(f"{file} is no CSV table: rows have more fields than the header") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{file} is empty") from None
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+    except (ValueError, OverflowError) as error:  # pandas' own errors and those of the encoding are among these
         raise UserError(f"{file} is no CSV table: {_one_line(error)}") from None
 
 
@@ -95,9 +125,20 @@ def _read_parquet(file: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(file, page_checksum_verification=True).to_pandas()
-    except (pa.ArrowException, OSError, ValueError) as error:
+        fields = pq.read_schema(file)
+        nested = [field.name for field in fields if pa.types.is_nested(field.type)]
+        if wrong := [name for name in nested if name.strip() in _READ]:
+            raise UserError(*(f"{file}: the column {name} {_NESTED}" for name in wrong))
+        flat = [field.name for field in fields if field.name not in nested] if nested else None
+        return pq.read_table(file, columns=flat, page_checksum_verification=True).to_pandas()
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file} is damaged or no parquet file: {_one_line(error)}") from None
+
+
+_READ = {*NUMERIC, *TEXT, "run_id", "step", "metric", "value"}
+_NESTED = "holds lists or groups of values: a run table has one number or one text in each cell"
 
 
 def _one_line(error: Exception) -> str:
@@ -109,13 +150,16 @@ def checked_runs(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
     Raises UserError with one line per problem.
     """
-    runs = table.rename(columns={column: str(column).strip() for column in table.columns})
+    runs = table.rename(columns={column: str(column).strip() for column in table.columns}).reset_index(drop=True)
     if runs.columns.duplicated().any():
         raise UserError(f"{name} has the column {runs.columns[runs.columns.duplicated()][0]} twice")
     missing = [column for column in REQUIRED if column not in runs]
     problems = [f"{name} lacks the column {column}" for column in missing]
     if len(runs) == 0 and not missing:
         problems.append(f"{name} has no rows")
+    problems += [f"the column {column} {_NESTED}" for column in (*NUMERIC, *TEXT) if has_nested_cells(runs, column)]
+    if problems:
+        raise UserError(*problems)
     given_status = "status" in runs
     if not given_status:
         runs["status"] = "done"
@@ -133,15 +177,31 @@ def checked_runs(table: pd.DataFrame, name: str) -> pd.DataFrame:
     if problems:
         raise UserError(*problems)
     for column in [c for c in TEXT if c in runs]:
-        runs[column] = runs[column].astype("object").where(runs[column].notna(), "")
+        runs[column] = _as_texts(runs[column])
     runs.attrs["warnings"] = _unit_suspicions(runs, done)
     return runs
+
+
+def _as_texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """A column as plain strings, "" for what is missing."""
+    values = values.astype("object").where(values.notna(), "")
+    return values.map(lambda value: value if isinstance(value, str) else str(value)).astype("object")
+
+
+def has_nested_cells(runs: pd.DataFrame, column: str) -> bool:
+    """Whether a column of the table holds lists, groups or other values that have parts."""
+    if column not in runs or runs[column].dtype != object:
+        return False
+    return bool(runs[column].map(lambda value: np.ndim(value) > 0 or isinstance(value, Mapping | Set)).any())
 
 
 def _as_numbers(runs: pd.DataFrame, column: str, done: "pd.Series[bool]", given_status: bool) -> list[str]:
     """Turn a column into floats in place; what could not be turned, and required values that are missing."""
     values = runs[column]
-    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    try:
+        numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    except (TypeError, ValueError, OverflowError):
+        return [f"{column} must be a number: {_quoted(values)}"]
     problems = []
     strings = numbers.isna() & values.notna()
     if strings.any():
@@ -158,13 +218,17 @@ def _as_numbers(runs: pd.DataFrame, column: str, done: "pd.Series[bool]", given_
 
 def _range_problems(runs: pd.DataFrame, done: "pd.Series[bool]") -> list[str]:
     problems = []
+    above_zero = ("target_tokens", "target_epochs", "parameters")
+    fractions = ("replay_fraction", "stage2_allocation")
+    others = [column for column in NUMERIC if column not in (*fractions, *SEEDS, *LOSSES)]
     for column, allowed, words in (
-        ("target_tokens", lambda v: np.isfinite(v) & (v > 0), "above zero"),
+        *((c, lambda v: v >= 1 / LARGEST, "above zero") for c in above_zero),
         ("replay_fraction", lambda v: (v >= 0) & (v < 1), "in [0, 1)"),
         ("stage2_allocation", lambda v: (v >= 0) & (v <= 1), "in [0, 1]"),
-        ("target_epochs", lambda v: np.isfinite(v) & (v > 0), "above zero"),
-        ("parameters", lambda v: np.isfinite(v) & (v > 0), "above zero"),
         *((loss, lambda v: v >= 0, "at least zero (nats per token)") for loss in LOSSES),
+        *((loss, lambda v: (v <= LARGEST) | np.isinf(v), f"at most {LARGEST:g}, or infinite") for loss in LOSSES),
+        *((c, lambda v: np.abs(v) <= LARGEST, f"at most {LARGEST:g}") for c in others),
+        *((c, lambda v: np.abs(v) <= _LARGEST_SEED, f"at most {_LARGEST_SEED:.0f}") for c in SEEDS),
     ):
         if column not in runs or runs[column].dtype != float:
             continue

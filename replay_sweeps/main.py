@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -126,9 +127,7 @@ def _finish(study: Study) -> int:
 
     runs = pd.read_parquet(study.output / "runs.parquet")
     failed, pending = (runs[runs.status == status] for status in ("failed", "pending"))
-    if study.analyze and (runs.status == "done").any():
-        sys.stdout.flush()
-        subprocess.run([sys.executable, "-m", "analysis.main", str(study.output)], check=False)
+    answered = not (study.analyze and (runs.status == "done").any()) or _analyze(study)
     for run in failed.itertuples():
         print(f"replay-sweep: run {run.run_id} failed: {run.reason}", file=sys.stderr)
     if len(failed) or len(pending):
@@ -138,7 +137,22 @@ def _finish(study: Study) -> int:
             file=sys.stderr,
         )
         return 1
-    return 0
+    return 0 if answered else 1
+
+
+def _analyze(study: Study) -> bool:
+    """End with the answer; whether there is one. Where not, the analysis said why, and this says what to do."""
+    sys.stdout.flush()
+    # -P: a folder named `analysis` where the command was typed is not ours.
+    ended = subprocess.run([sys.executable, "-P", "-m", "analysis.main", str(study.output)], check=False).returncode
+    if ended:
+        again = shlex.join(["replay-analyze", str(study.output)])
+        print(
+            f"replay-sweep: the runs are in {study.output / 'runs.parquet'}, but the analysis ended without an answer "
+            f"(exit code {ended}); mend what it says, then: {again}",
+            file=sys.stderr,
+        )
+    return not ended
 
 
 def _log_to_stderr() -> None:

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -189,14 +190,21 @@ class ReferenceCurve:
 
     def log_tokens(self, losses_Rn: Array, query_RK: Array) -> Array:
         """ln N_eff (R, K) of queried losses, by this curve's method through replicates (R, n) of its points."""
-        x_n = np.log(self.target_tokens)
         if self.interpolates:
-            knots_Rn, fitted_Rn = monotone_knots(x_n, losses_Rn, self.counts)
-            beyond = None
-            if self.requested == "auto":
-                beyond = fit_form(self.form, x_n, losses_Rn, self._weights())
+            knots_Rn, fitted_Rn = monotone_knots(np.log(self.target_tokens), losses_Rn, self.counts)
+            beyond = self._fit_to(losses_Rn) if self.requested == "auto" else None
             return interpolate_log_tokens(knots_Rn, fitted_Rn, query_RK, beyond)
-        return fit_form(self.form, x_n, losses_Rn, self._weights()).log_tokens_at(query_RK)
+        return self._fit_to(losses_Rn).log_tokens_at(query_RK)
+
+    def _fit_to(self, losses_Rn: Array) -> FormFits:
+        """The form through replicates (R, n) of the points; through the points themselves it is fitted once."""
+        if np.array_equal(losses_Rn, self.losses[None]):
+            return self._fit_to_own_points
+        return fit_form(self.form, np.log(self.target_tokens), losses_Rn, self._weights())
+
+    @cached_property
+    def _fit_to_own_points(self) -> FormFits:
+        return fit_form(self.form, np.log(self.target_tokens), self.losses[None], self._weights())
 
     def fitted_losses(self) -> Array:
         """Losses (n,) of the curve at its own points, nats: about which replicates are drawn."""

@@ -10,7 +10,9 @@ import pandas as pd
 from analysis.caveats import Caveat
 from analysis.errors import UserError
 from analysis.findings.study import Findings
-from analysis.runs import load_history
+from analysis.runs import LARGEST, load_history
+
+DEEPEST = 32  # how deep study.json may be nested
 
 
 class NotEnoughError(ValueError):
@@ -39,7 +41,7 @@ class Evidence:
             settings = ", ".join(_altered_setting(item) for item in altered[:4])
             caveats.append(Caveat("altered", f"the study was run with changed settings: {settings}{more}"))
         budget = self.study.get("budget")
-        if isinstance(budget, dict) and budget.get("left_out"):
+        if isinstance(budget, dict) and isinstance(budget.get("left_out"), list) and budget["left_out"]:
             left_out = ", ".join(map(str, budget["left_out"]))
             text = f"of the study's grid, what did not fit into {budget.get('budget')}: {left_out}"
             caveats.append(Caveat("budget", text))
@@ -67,9 +69,35 @@ def read_study(path: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        study = json.loads(file.read_text())
+        study = _plain_json(json.loads(file.read_text(encoding="utf-8")))
+    except RecursionError:
+        raise UserError(f"{file} is nested more than {DEEPEST} deep; replay-sweep writes it anew") from None
     except ValueError as error:
         raise UserError(f"{file} is no JSON: {error}") from None
     if not isinstance(study, dict):
         raise UserError(f"{file} must hold a JSON object")
     return study
+
+
+def _plain_json(value: Any, depth: int = 0) -> Any:
+    """A JSON value whose texts can be written in any encoding. Raises RecursionError where it is nested too deeply."""
+    if depth > DEEPEST:
+        raise RecursionError
+    if isinstance(value, dict):
+        return {_plain_json(name): _plain_json(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain_json(inner, depth + 1) for inner in value]
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def text_in(study: dict[str, Any], name: str) -> str:
+    """A text of study.json, "" where it has none of this name."""
+    value = study.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def number_or_nan(value: Any) -> float:
+    """A number of study.json, NaN for anything else and for what is out of all bounds."""
+    if isinstance(value, int | float) and -LARGEST <= value <= LARGEST:
+        return float(value)
+    return float("nan")

@@ -1,9 +1,8 @@
 """How far a target is from the generic text, beside what replay is worth there and the best ρ (study 14)."""
 
-import numpy as np
 import pandas as pd
 
-from analysis.findings.evidence import Evidence, NotEnoughError
+from analysis.findings.evidence import Evidence, NotEnoughError, number_or_nan
 from analysis.findings.mechanisms import loss_before_stage2
 
 
@@ -24,19 +23,20 @@ def relatedness(evidence: Evidence) -> pd.DataFrame:
     }
     rows = []
     first = evidence.findings.groups[0].label
+    done = evidence.findings.done  # of all groups at once: each look at the history reads the whole of it
+    before = loss_before_stage2(done[done["replay_fraction"] == 0], evidence.history, "target_loss")
     for group in evidence.findings.groups:
         if group.headline is None or any(group.label[key] != first[key] for key in ("model", "mode")):
             continue
         headline, result = group.headline, group.headline.multiplier
         baseline = group.runs[group.runs["replay_fraction"] == 0]
-        before = loss_before_stage2(baseline, evidence.history, "target_loss").mean()
         distance = divergence.get(str(group.label["target"]))
         rows.append(
             {
                 "target": group.label["target"],
                 "group": group.name,
-                "divergence": float(distance) if isinstance(distance, int | float) else np.nan,
-                "stage1_loss": float(before),
+                "divergence": number_or_nan(distance),
+                "stage1_loss": float(before.loc[baseline.index].mean()),
                 "multiplier": result.value,
                 "low": result.low,
                 "high": result.high,

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.curves.form_choice import FORMULAS
 from analysis.curves.multiplier import EffectiveDataMultiplier, interval_text, multiplier_text
 from analysis.files import write_atomically
-from analysis.findings.evidence import Evidence
+from analysis.findings.evidence import Evidence, text_in
 from analysis.findings.mechanisms import headline_runs, mechanism_sentences
 from analysis.findings.study import Findings, GroupFindings
 from analysis.findings.tables import rows as table_rows
@@ -20,6 +20,8 @@ from analysis.findings.tuning import Edge, edges_text
 from analysis.report.answer import all_warnings, answer, group_answer, percent_text, recommendation_text
 from analysis.report.figures import draw_all
 from analysis.report.figures.canvas import Drawing, short_tokens
+from analysis.report.markdown import code_block, markdown_row, markdown_text
+from analysis.spreadsheets import csv_text
 
 MOST_ROWS = 200
 MOST_GROUPS = 20
@@ -44,12 +46,12 @@ def write_report(evidence: Evidence, out: Path) -> list[Path]:
     context = report_context(evidence, figures, left_out)
     recommendations = [group.recommendation.as_json() for group in findings.groups if group.recommendation]
     for name, content in (
-        ("multipliers.csv", findings.multipliers.to_csv(index=False)),
+        ("multipliers.csv", csv_text(findings.multipliers)),
         ("recommendation.json", json.dumps(recommendations, indent=1, ensure_ascii=False) + "\n"),
         ("report.html", _render("report.html.j2", context)),
         ("report.md", _render("report.md.j2", context)),
     ):
-        write_atomically(out / name, content.encode())
+        write_atomically(out / name, content.encode(errors="replace"))
         written.append(out / name)
     return written
 
@@ -58,7 +60,7 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
     """Everything that the templates show."""
     findings, study = evidence.findings, evidence.study
     return {
-        "title": study.get("title") or study.get("name") or _study_name(findings.runs),
+        "title": text_in(study, "title") or text_in(study, "name") or _study_name(findings.runs),
         "answer": answer(findings),
         "recommendation": recommendation_text(findings.groups[0]),
         "further_answers": [
@@ -85,7 +87,7 @@ def report_context(evidence: Evidence, figures: list[Drawing], left_out: list[tu
         "mechanisms": mechanism_sentences(headline_runs(findings)[0], evidence.history),
         "law": _optimum_law_text(findings),
         "method": _method(findings),
-        "command": study.get("command", ""),
+        "command": text_in(study, "command"),
     }
 
 
@@ -259,9 +261,10 @@ def _render(template: str, context: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    html = template.endswith(".html.j2")
     environment = Environment(
-        loader=loader, autoescape=template.endswith(".html.j2"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        loader=loader, autoescape=html, finalize=None if html else markdown_text, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["unbroken"] = _unbroken
+    environment.filters |= {"unbroken": _unbroken, "table_row": markdown_row, "code_block": code_block}
     return environment.get_template(template).render(**context)

@@ -64,8 +64,18 @@ def prepare_template(template: str, name: str) -> None:
     try:
         # The library caches what it compiles: it will render this very object.
         _compile_jinja_template(template).globals["strftime_now"] = TODAY.strftime
-    except TemplateError as error:
-        raise UserError(f"{name}: the chat template can't be read: {one_line(error)}") from error
+    except (TemplateError, RecursionError, MemoryError, OverflowError) as error:
+        raise UserError(f"{name}: the chat template can't be read: {one_line(error)}{_line_of(error)}") from error
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in a template an error came about: " (line 3)", "" where that is unknown."""
+    line, step = getattr(error, "lineno", None), error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
+            line = step.tb_lineno
+        step = step.tb_next
+    return f" (line {line})" if line else ""
 
 
 class ChatTemplate:
@@ -119,7 +129,6 @@ class ChatTemplate:
         return stripped if stripped.endswith(self.control) else text
 
     def _render(self, messages: list[dict[str, Any]], prompt: bool = False) -> tuple[str, Spans]:
-        from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
@@ -130,11 +139,11 @@ class ChatTemplate:
                 return_assistant_tokens_mask=self.marked,
                 **self.special,
             )
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
+        except Exception as error:  # a template computes as it likes: it may recurse, overflow or divide by zero
             beginning = str(messages[0].get("content", ""))[:60]
             raise UserError(
                 f"model.tokenizer.path: the chat template of {self.name!r} refuses the conversation that begins "
-                f"{beginning!r}: {one_line(error)}"
+                f"{beginning!r}: {one_line(error)}{_line_of(error)}"
             ) from error
         return texts[0], spans[0] if self.marked else []
 

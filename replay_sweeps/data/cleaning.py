@@ -14,7 +14,7 @@ import numpy as np
 
 from replay_sweeps.config import SourceConfig
 from replay_sweeps.data import near_duplicates
-from replay_sweeps.data.sources.documents import documents
+from replay_sweeps.data.sources.documents import documents, input_state
 from replay_sweeps.data.sources.local_files import open_bytes
 from replay_sweeps.data.sources.table_rows import conversation_text
 from replay_sweeps.data.text_keys import text_key
@@ -174,17 +174,27 @@ def clean_text(source: SourceConfig, folder: Path, pool: Executor | None, sample
     `pool` is the processes to work in, or None for this one. Raises UserError when the source can't be read or has
     too few documents.
     """
+    before = input_state(source)
     key = text_key(source)
     final = folder / key
     text = _earlier_clean_text(key, final)
     if text is None:
         with folder_made_atomically(final) as made:
             counts = _write_parts(source, documents(source, pool, sampled), made, pool)
+            _check_unchanged(source, before)
             _check_counts(source, counts)
             write_record(made / RECORD, {"counts": counts, "checksums": _part_checksums(made)})
         text = CleanText(key, final, counts)
     _check_counts(source, text.counts)
     return text
+
+
+def _check_unchanged(source: SourceConfig, before: list[tuple[str, int, int, int, int]]) -> None:
+    """Raise UserError where local files were changed while they were read: their key would name another text."""
+    after = input_state(source)
+    if after != before:
+        [name, *_] = min(set(before) ^ set(after))
+        raise UserError(f"{source.name}: {name} was changed while it was read; start again once nothing writes to it")
 
 
 def _check_counts(source: SourceConfig, counts: dict[str, int]) -> None:

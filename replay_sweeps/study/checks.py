@@ -228,6 +228,8 @@ def check_counts(run: RunConfig) -> Iterator[Problem]:
 
 def unwritable(folder: Path) -> str | None:
     """Why nothing could be written into `folder` (made if it is not there), or None; makes nothing."""
+    if "${" in str(folder.absolute()):
+        return "a folder with ${ in its name cannot be used: Hydra would replace it"
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

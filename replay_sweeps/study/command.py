@@ -1,6 +1,7 @@
 """Reading a command line: every unknown group, choice and setting is found before Hydra stops at the first one."""
 
 import importlib.util
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 from replay_sweeps.config_builder import known_settings, nearest
@@ -32,6 +33,15 @@ GROUPS = (
 )
 LAUNCHER = "hydra/launcher"
 SWEEPER_SETTINGS = ("hydra.sweeper.grids",)
+HYDRA_CALLS = (
+    "_target_",
+    "_args_",
+    "_partial_",
+    "_recursive_",
+    "_convert_",
+)  # names by which Hydra finds and runs code
+DEEPEST = 12  # how deep brackets may be nested: each further level takes the parser twice as long
+MOST_VALUES = 10_000  # of one setting in a sweep
 
 
 def config_folder() -> Path:
@@ -81,9 +91,13 @@ def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -
     for argument in arguments:
         if argument in ("-m", "--multirun"):
             continue
+        if _depth(argument) > DEEPEST:
+            problems.append(f"{argument[:60]}… (command line): brackets are nested more than {DEEPEST} deep")
+            continue
         try:
             override = parser.parse_override(argument)
             name, problem = _name(override)
+            problem = problem or _too_many_values(override) or _replaced_in_quotes(override._value)
             if problem:
                 problems.append(f"{argument} (command line): {problem}")
                 continue
@@ -100,12 +114,17 @@ def read_command(arguments: Sequence[str], loader: ConfigLoader | None = None) -
                 for value in swept.get(name, [values.get(name)])
                 if (problem := _choice_problem(name, value))
             ]
-        except HydraException as error:
+        except (HydraException, RecursionError) as error:
             reason = one_line(error, most=None)
             problems.append(f"{argument} (command line): cannot be read as key=value: {reason}")
     if problems:
         raise UserError(*problems)
     return Command(tuple(fixed.values()), values, swept, tuple(given.values()))
+
+
+def _depth(argument: str) -> int:
+    """How deep the brackets of an argument are nested, whatever is quoted."""
+    return max(itertools.accumulate((c in "[{(") - (c in ")}]") for c in argument), default=0)
 
 
 def _name(override: Override) -> tuple[str, str | None]:
@@ -114,12 +133,50 @@ def _name(override: Override) -> tuple[str, str | None]:
     if override.type == OverrideType.DEL:
         return name, "settings cannot be deleted; give a value"
     known = {*known_settings(), *GROUPS}
+    if name.startswith("hydra.launcher.") and (_names_code(name.split(".")) or _names_code(override.value())):
+        return name, f"what a launcher runs cannot be set; choose one with {LAUNCHER}={'|'.join(choices(LAUNCHER))}"
     if name in known or name.startswith(("hydra/", "hydra.launcher.")) or name in SWEEPER_SETTINGS:
         return name, None
     if any(setting.startswith(f"{name}.") for setting in known):
         inside = [setting for setting in known if setting.startswith(f"{name}.")]
         return name, f"is a group of settings; set one of {', '.join(sorted(inside))}"
     return name, f"there is no setting or group {name}; {nearest(name, known)}"
+
+
+def _names_code(value: Any) -> bool:
+    """Whether a parsed value, or one inside it, is a name by which Hydra finds code to run, such as `_target_`."""
+    if isinstance(value, dict):
+        return any(_names_code(part) for item in value.items() for part in item)
+    if isinstance(value, list | tuple):
+        return any(map(_names_code, value))
+    if isinstance(value, Sweep):
+        return _names_code(getattr(value, "list", []))
+    return str(_plain(value)) in HYDRA_CALLS
+
+
+def _too_many_values(override: Override) -> str | None:
+    """That a range holds more values than a grid can have, said before any of them is made."""
+    value = override.value()
+    if not isinstance(value, RangeSweep):
+        return None
+    assert value.start is not None and value.stop is not None
+    if not value.step:
+        return "the step of a range must not be 0"
+    count = (value.stop - value.start) / value.step
+    if count <= MOST_VALUES:
+        return None
+    return f"holds about {count:,.0f} values, more than the {MOST_VALUES:,} that a setting may be swept over"
+
+
+def _replaced_in_quotes(value: Any) -> str | None:
+    """That a quoted text holds `${…}`: Hydra would replace it, though quotes say that it is meant as it stands."""
+    if isinstance(value, dict):
+        return next(filter(None, map(_replaced_in_quotes, value.values())), None)
+    if isinstance(value, list):
+        return next(filter(None, map(_replaced_in_quotes, value)), None)
+    if isinstance(value, QuotedString) and re.search(r"(?<!\\)(?:\\\\)*\$\{", value.text):
+        return "${ in quotes would be replaced all the same; leave the quotes out where that is meant"
+    return None
 
 
 def _choice_problem(name: str, value: Any) -> str | None:

@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from replay_sweeps.config import RunConfig
 from replay_sweeps.config_builder import build, column_of, convert, with_role
-from replay_sweeps.errors import UserError
+from replay_sweeps.errors import UserError, one_line
 from replay_sweeps.models.pretrained import SHAPE
 from replay_sweeps.packages import package_folder
 from replay_sweeps.study.command import GROUPS, Command, config_folder
@@ -36,6 +36,9 @@ class Composer:
         self.command, self.loader = command, loader
         self.composed: dict[tuple[str, ...], tuple[dict[str, Any], RunConfig | None]] = {}
         self.base = self._compose(())
+        for name in command.values:
+            if name.startswith("hydra.launcher."):
+                _resolved(self.base, name)
 
     def _compose(self, choices: Iterable[str], scaled: bool = True) -> DictConfig:
         fixed = [item for item in self.command.fixed if scaled or not item.startswith("+scale=")]
@@ -184,6 +187,15 @@ def _without_effect(values: dict[str, Any], given: Iterable[str]) -> Iterator[tu
 _MISSING = object()
 
 
+def _resolved(config: DictConfig, name: str) -> Any:
+    """The value of one setting. Raises UserError where its ${…} cannot be replaced."""
+    try:
+        value = OmegaConf.select(config, name)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}: its ${{…}} cannot be replaced: {one_line(error, most=None)}") from error
+
+
 def _plain(config: DictConfig) -> dict[str, Any]:
     names = [str(name) for name in config if name != "hydra"]
     config = OmegaConf.masked_copy(config, names)
@@ -193,6 +205,8 @@ def _plain(config: DictConfig) -> dict[str, Any]:
             return plain
         except InterpolationToMissingValueError as error:  # the value that it refers to is what is said to be missing
             OmegaConf.update(config, str(error.full_key), "")
+        except OmegaConfBaseException as error:  # ${…} that names nothing, or itself
+            raise UserError(f"{error.full_key}: its ${{…}} cannot be replaced: {one_line(error, most=None)}") from error
 
 
 def _copy(values: Any) -> Any:

@@ -1,5 +1,6 @@
 """From a command to the runs of a study: every cell of its grid composed, and all of it checked."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from replay_sweeps.study.checks import Problem, check_launcher, check_run
 from replay_sweeps.study.command import Command, config_folder
 from replay_sweeps.study.composer import Cell, Composer, grids_of, product, register_resolvers
 from replay_sweeps.study.resource_checks import Need, needs
+
+MOST_CELLS = 100_000  # of a grid
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ def resolve_study(command: Command, loader: ConfigLoader) -> Study:
     """
     composer = Composer(command, loader)
     launcher = composer.base.hydra.launcher
-    cells = [(number, cell) for number, grid in enumerate(grids_of(composer.base, command)) for cell in product(grid)]
+    grids = grids_of(composer.base, command)
+    size = sum(math.prod(map(len, grid.values())) for grid in grids)
+    if size > MOST_CELLS:
+        raise UserError(f"the grid has {size:,} cells, more than {MOST_CELLS:,}: sweep over fewer values")
+    cells = [(number, cell) for number, grid in enumerate(grids) for cell in product(grid)]
     runs = _checked_runs(composer, cells)
     first = next(iter(runs))
     output, store = folders(first)

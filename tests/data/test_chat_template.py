@@ -76,3 +76,22 @@ def test_a_template_that_writes_the_date_gives_the_same_tokens_on_any_day(
     dated = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
     assert template(dated).text(QUESTION)[0].startswith("Today: 26 Jul 2024\n<|im_start|>user")
     assert learned_texts(template(dated), QUESTION) == ["four<|im_end|>"]
+
+
+RECURSES = "{% macro again() %}{{ again() }}{% endmacro %}\n\n{{ again() }}"
+
+
+@pytest.mark.parametrize("text", [RECURSES, "\n\n{{ 1 / 0 }}", "\n\n{% for i in range(10 ** 12) %}{% endfor %}"])
+def test_a_template_that_recurses_or_overflows_is_told_in_one_line_with_its_place(
+    text: str, template: Callable[[str], ChatTemplate]
+) -> None:
+    with pytest.raises(
+        UserError, match=r"refuses the conversation that begins 'two and two.': .* \(line [13]\)"
+    ) as caught:
+        learned_texts(template(text), QUESTION)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_template_that_is_nested_too_deeply_is_told_in_one_line(template: Callable[[str], ChatTemplate]) -> None:
+    with pytest.raises(UserError, match="the chat template can't be read"):
+        template("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}")

@@ -18,6 +18,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
 )
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_CHARACTERS = 60  # of a name in a figure
 _STYLE = Path(__file__).with_name("style.mplstyle")
 _NO_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
@@ -35,11 +36,17 @@ class Drawing:
         """The bytes of the figure as "pdf", "png" or "svg": equal for equal data."""
         buffer = io.BytesIO()
         with _house_style():
-            if self.figure.get_layout_engine() is not None:
-                self.figure.draw_without_rendering()
-                self.figure.set_layout_engine("none")
+            self._lay_out()
             self.figure.savefig(buffer, format=kind, metadata=_NO_DATE[kind])
         return buffer.getvalue()
+
+    def _lay_out(self) -> None:
+        """Find the place of everything, once for all kinds of files."""
+        engine = self.figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(self.figure)
+            # "none" would leave a stand-in behind, for whose sake matplotlib draws each file twice.
+            self.figure.set_layout_engine(None)
 
     def save(self, folder: Path) -> list[Path]:
         """Write NAME.pdf and NAME.png to `folder`."""
@@ -62,7 +69,7 @@ def panels(rows: int, columns: int, panel_height: float = 2.2, width: float = CO
     from matplotlib.figure import Figure
 
     with _house_style():
-        figure = Figure(figsize=(width, panel_height * rows))
+        figure = Figure(figsize=(width, panel_height * rows), layout="constrained")
         FigureCanvasAgg(figure)
         return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -103,6 +110,17 @@ def short_tokens(tokens: float) -> str:
         if tokens >= size:
             return f"{tokens / size:.3g}{letter}"
     return f"{tokens:.3g}"
+
+
+def plain_text(text: object) -> str:
+    """A text from the data as figures show it: nothing in it is read as a formula, on one line, not too long.
+
+    Every name, setting and column that a figure shows passes through here.
+    """
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    words = words if len(words) <= MOST_CHARACTERS else words[: MOST_CHARACTERS - 1] + "…"
+    hidden = " " if words.startswith("_") else ""  # a legend leaves out what begins with an underscore
+    return hidden + words.replace("$", r"\$")
 
 
 def legend_above(axis: Any, title: str = "") -> None:

@@ -20,6 +20,7 @@ from analysis.report.figures.canvas import (
     legend_above,
     panel_grid,
     panels,
+    plain_text,
     series_style,
     short_tokens,
     token_ticks,
@@ -99,9 +100,9 @@ def _arrow_text(result: EffectiveDataMultiplier) -> str:
 
 
 def distinct_names(groups: list[GroupFindings]) -> list[str]:
-    """What tells groups apart in words: the parts of their labels that differ; "" for a single group."""
+    """What tells groups apart, in words for a figure: the parts of their labels that differ; "" for a single group."""
     differing = [key for key in groups[0].label if len({str(group.label.get(key)) for group in groups}) > 1]
-    return [", ".join(_label_text(key, group.label.get(key)) for key in differing) for group in groups]
+    return [plain_text(", ".join(_label_text(key, group.label.get(key)) for key in differing)) for group in groups]
 
 
 def _label_text(key: str, value: Any) -> str:

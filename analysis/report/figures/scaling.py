@@ -13,6 +13,7 @@ from analysis.report.figures.canvas import (
     drawer,
     legend_above,
     panels,
+    plain_text,
     series_style,
     short_tokens,
     token_ticks,
@@ -61,9 +62,8 @@ def multiplier_against_model(evidence: Evidence) -> Drawing:
     figure, axes = panels(1, 1, 2.3)
     axis = axes[0, 0]
     for index, (name, at) in enumerate(parts(table.sort_values("parameters"), "series")[:MOST_SERIES]):
-        draw_multipliers(
-            axis, at.sort_values("parameters")["parameters"], at.sort_values("parameters"), series_style(index), name
-        )
+        at = at.sort_values("parameters")
+        draw_multipliers(axis, at["parameters"], at, series_style(index), plain_text(name))
     token_ticks(axis, table["parameters"].tolist())
     finish_multiplier_axis(axis, table)
     axis.set_xlabel("model parameters")
@@ -136,7 +136,7 @@ def multiplier_against_distance(evidence: Evidence) -> Drawing:
         for index, (_, row) in enumerate(at.iterrows()):
             style = series_style(index)
             one = at.loc[[row.name]]
-            draw_multipliers(axes[0, column], one[name], one, style, str(row["target"]))
+            draw_multipliers(axes[0, column], one[name], one, style, plain_text(row["target"]))
             reach = [[max(row["best_replay"] - row["rho_low"], 0)], [max(row["rho_high"] - row["best_replay"], 0)]]
             axes[1, column].errorbar([row[name]], [row["best_replay"]], yerr=reach, fmt=style["marker"],
                                      color=style["color"], elinewidth=0.9)  # fmt: skip

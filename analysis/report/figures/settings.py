@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.findings.by_setting import CellsBySetting, cells_by_setting
-from analysis.findings.evidence import Evidence, NotEnoughError
+from analysis.findings.evidence import Evidence, NotEnoughError, number_or_nan
 from analysis.findings.study import GroupFindings
 from analysis.findings.tables import best, parts
 from analysis.report.figures.canvas import (
@@ -18,6 +18,7 @@ from analysis.report.figures.canvas import (
     legend_above,
     panel_grid,
     panels,
+    plain_text,
     series_style,
     short_tokens,
 )
@@ -144,7 +145,7 @@ def learning_rate_schedules(evidence: Evidence) -> Drawing:
             best_cells = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")
             losses = [best_cells["target_loss"].get(schedule, np.nan) for schedule in names]
             axis.plot(range(len(names)), losses, **series_style(index), label=f"{letter} = {value:.3g}")
-        axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
+        axis.set_xticks(range(len(names)), map(plain_text, names), rotation=30 if len(names) > 4 else 0)
         axis.set_xlabel("learning-rate schedule")
         axis.set_ylabel("target loss (nats)")
         legend_above(axis, name)
@@ -219,9 +220,9 @@ def accuracy_against_replay(evidence: Evidence) -> Drawing:
             (f"$N$ = {short_tokens(float(tokens))}", dict(zip(at["replay_fraction"], at[column], strict=True)))
             for tokens, at in parts(scores, "target_tokens")
         ]
-        base = base_scores.get(column) if isinstance(base_scores, dict) else None
-        draw_scores(axis, series[:MOST_SERIES], base if isinstance(base, int | float) else None)
-        axis.set_ylabel(column.replace("_", " "))
+        base = number_or_nan(base_scores.get(column) if isinstance(base_scores, dict) else None)
+        draw_scores(axis, series[:MOST_SERIES], base if np.isfinite(base) else None)
+        axis.set_ylabel(plain_text(column.replace("_", " ")))
     caption = "Task score against the replay fraction; dotted: standard fine-tuning (ρ = 0); dashed: before training."
     return Drawing("accuracy_against_replay", "Accuracy against replay", caption, figure)
 

@@ -108,15 +108,28 @@ def input_fingerprint(source: SourceConfig) -> str:
         shape |= {"folder": source.folder} if source.folder else {}
     elif source.kind == "local":
         shape |= _columns(source)
-        shape["files"] = [
-            [name, file.stat().st_size, file.stat().st_mtime_ns]
-            for name, file in local_files.readable_files(Path(source.path or "").expanduser(), table_reader(source))
-        ]
+        shape["files"] = [[name, size, changed] for name, size, changed, *_ in input_state(source)]
     elif source.kind == self_generated.KIND:
         shape["sampled"] = self_generated.documents_fingerprint(source)
     elif source.kind in INSTALLED:
         shape["packages"] = {package: package_version(package) for package in INSTALLED[source.kind].packages}
     return fingerprint(shape)
+
+
+def input_state(source: SourceConfig) -> list[tuple[str, int, int, int, int]]:
+    """What tells that local files were changed, also one that got its old time back: (name, size, time of change,
+    inode, time of the last change of these) of each. Raises UserError where one of them vanishes.
+    """
+    if source.kind != "local":
+        return []
+    found = []
+    for name, file in local_files.readable_files(Path(source.path or "").expanduser(), table_reader(source)):
+        try:
+            state = file.stat()
+        except OSError as error:
+            raise UserError(f"{file}: can't be read ({error.strerror}); give text that stays") from error
+        found.append((name, state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns))
+    return found
 
 
 def _columns(source: SourceConfig) -> dict[str, Any]:

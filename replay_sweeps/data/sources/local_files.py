@@ -15,6 +15,7 @@ PARQUET = (".parquet",)
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 MOST_CHECKED = 20  # parquet files that are opened before any work; the rest are checked when read
+_TOO_DEEP = "nested too deeply to be read; remove it or write it flat"
 BLOCK = 16_000_000  # characters of plain text that are held at once
 
 
@@ -37,8 +38,21 @@ def endings(reader: TableReader) -> tuple[str, ...]:
 
 
 def readable_files(path: Path, reader: TableReader) -> list[tuple[str, Path]]:
-    """The file, or the readable files below a folder with their relative names, sorted; hidden ones are left out."""
-    readable = endings(reader)
+    """The file, or the readable files below a folder with their relative names, sorted; hidden ones are left out.
+
+    Raises UserError where the folder cannot be looked through, or a name cannot be written down.
+    """
+    try:
+        files = _readable_files(path, endings(reader))
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: can't be read ({error.strerror}); give text that stays") from error
+    for name, file in files:
+        if not name.isascii() and name != name.encode(errors="replace").decode():
+            raise UserError(f"{str(file)!r}: the name is not UTF-8; rename the file")
+    return files
+
+
+def _readable_files(path: Path, readable: tuple[str, ...]) -> list[tuple[str, Path]]:
     if path.is_file():
         return [(path.name, path)] if _format_ending(path) in readable else []
     files = []
@@ -101,13 +115,19 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
                     row = json.loads(line)
                 except ValueError as error:
                     raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+                except RecursionError as error:
+                    raise UserError(f"{path}, line {number}: {_TOO_DEEP}") from error
                 yield f"{path}, line {number}", row
             number, line = number + 1, stream.readline()
 
 
 def _json_documents(path: Path, reader: TableReader) -> Iterator[str]:
     for place, row in _json_rows(path):
-        if document := reader.document(row, place):
+        try:
+            document = reader.document(row, place)
+        except RecursionError as error:
+            raise UserError(f"{place}: {_TOO_DEEP}") from error
+        if document:
             yield document
 
 
@@ -156,13 +176,18 @@ def documents(path: Path, reader: TableReader) -> Iterator[str]:
             yield from _documents_of_file(file, reader)
         except (OSError, ValueError) as error:  # pyarrow's and json's errors are among these
             raise UserError(f"{file}: can't be read: {one_line(error, most=None)}") from error
+        except RecursionError as error:
+            raise UserError(f"{file}: {_TOO_DEEP}") from error
 
 
 def check(path: Path, reader: TableReader) -> list[str]:
     """What is wrong with a path, one line each: missing, nothing readable, not what its ending says, no such column."""
     if not path.exists():
         return [f"{path} does not exist"]
-    files = readable_files(path, reader)
+    try:
+        files = readable_files(path, reader)
+    except UserError as error:
+        return list(error.problems)
     if not files:
         kind = "has no file that ends" if path.is_dir() else "does not end"
         return [f"{path} {kind} in {what_is_readable(reader)}"]
@@ -187,4 +212,6 @@ def _check_first_row(path: Path, reader: TableReader) -> list[str]:
         return list(error.problems)
     except (OSError, ValueError) as error:
         return [f"{path}: can't be read: {one_line(error, most=None)}"]
+    except RecursionError:
+        return [f"{path}: {_TOO_DEEP}"]
     return []

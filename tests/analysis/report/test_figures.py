@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 
 from analysis import analyse
@@ -15,7 +16,7 @@ from analysis.findings.comparison import best_replay_cells
 from analysis.findings.evidence import Evidence
 from analysis.findings.study import Settings
 from analysis.report.figures import DRAWERS, draw_all, question, scaling, settings
-from analysis.report.figures.canvas import Drawing, panels, series_style, short_tokens
+from analysis.report.figures.canvas import Drawing, panels, plain_text, series_style, short_tokens
 from analysis.simulate import Truth, simulate_runs
 
 BASELINE = Path(__file__).with_name("baseline")
@@ -197,3 +198,60 @@ def test_sizes_are_short_on_axes():
 def test_schedules_stand_in_the_order_of_their_cool_down():
     names = sorted(["wsd-0.2", "cosine", "wsd-0.01", "wsd-0.1/cosine"], key=settings._schedule_order)
     assert names == ["cosine", "wsd-0.01", "wsd-0.1/cosine", "wsd-0.2"]
+
+
+def test_a_figure_is_laid_out_once_and_drawn_once_for_each_kind_of_file(evidence, monkeypatch):
+    drawing = scaling.multiplier_against_size(evidence)
+    laid_out, drawn_times, draw = [], [], Figure.draw
+    engine = type(drawing.figure.get_layout_engine())
+    execute = engine.execute
+    monkeypatch.setattr(engine, "execute", lambda self, figure: (laid_out.append(1), execute(self, figure)))
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawn_times.append(1), draw(self, renderer)))
+    for kind in ("pdf", "png", "svg"):
+        drawing.rendered(kind)
+    assert (len(laid_out), len(drawn_times)) == (1, 3)
+
+
+ODD_NAMES = (r"$\frac{$", "$$", r"\$", "$x^{$", "_hidden", "two\nlines", "n" * 10_000, "\x00\x1b", "a|b", "")
+
+
+def test_names_of_the_data_are_shown_as_they_are_whatever_is_in_them():
+    parts = [
+        simulate_runs(
+            Truth(gain=1.2 + 0.1 * number),
+            target_tokens=(8192, 16384),
+            replay_fractions=(0.0, 0.5, 0.75),
+            replay_tokens=(8192, 16384),
+            epochs=(4, 8),
+            seed=number,
+            target=name,
+            model=name,
+            generic=name,
+            parameters=1e6 * (number + 1),
+            lr_schedule=name if number % 2 else "cosine",
+        )
+        for number, name in enumerate((*ODD_NAMES, *ODD_NAMES[:2]))
+    ]
+    parts += [parts[0].assign(lr_schedule=name) for name in ODD_NAMES[:3]]
+    runs = pd.concat(parts, ignore_index=True)
+    runs[r"$\frac{$ accuracy"] = 0.5
+    figures, _ = draw_all(Evidence(analyse(runs, Settings(n_resamples=50))))
+    assert {"reference_curve", "learning_rate_schedules", "accuracy_against_replay"} <= {f.name for f in figures}
+    for drawing in figures:
+        drawing.rendered("svg")
+    titles = [axis.get_title() for axis in figures[0].figure.axes]
+    assert any(title.startswith(r"\$\frac{\$") for title in titles)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    (
+        ("maths", "maths"),
+        (r"$\frac{$", r"\$\frac{\$"),
+        ("_x", " _x"),
+        ("two\nlines\x00", "two lines"),
+        ("n" * 99, "n" * 59 + "…"),
+    ),
+)
+def test_a_name_in_a_figure_is_one_short_line_without_formulas(name, shown):
+    assert plain_text(name) == shown
