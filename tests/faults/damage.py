@@ -104,7 +104,7 @@ def _rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> 
     try:
         record = json.loads(path.read_bytes())
         record.pop("checksum", None)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         path.write_bytes(b"version 99\n" + path.read_bytes())
         return
     changed = change(record)
