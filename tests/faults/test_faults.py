@@ -132,10 +132,10 @@ def _is_allowed(world: World, command: str, path: str, change: str) -> bool:
     if place != "output":
         return False
     kept = ("store/states", "store/records", "store/observations", "store/text", "store/studies")
-    if OTHER_TREE in path or "studies/other" in path or "sampled" in path:
-        return False
     if change == "wrote" and any(part.endswith(DAMAGED_SUFFIX) for part in PurePath(rest).parts):
         return True  # put aside
+    if OTHER_TREE in path or "studies/other" in path or "sampled" in path:
+        return False
     if rest.startswith(("store/claims", "store/failures", "store/trash")):
         return command in ("resume", "gc")
     if command != "resume":
