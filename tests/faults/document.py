@@ -45,7 +45,7 @@ A file of a new kind is added to `replay_sweeps/store/file_kinds.py`; the tests 
 A worker is killed at its n-th `fsync`, `rename`, `replace`, `unlink` or `rmdir`, for n spread over the whole run:
 alone, and beside a command of another host on the same store. A command that really trains is killed at three of
 them. At every moment a run that counts as done has its weights, under `keep_states=leaves` and `all`. The same command
-then ends with the same bits, and leaves no lease and no half-written file.
+then ends with the same bits and leaves no half-written file; leases that are left are cleared by `replay-store gc`.
 
 Run all of it with `make test-faults`.
 
