@@ -42,6 +42,7 @@ def test_a_study_whose_model_is_out_of_reach_says_so_in_a_line(capsys: pytest.Ca
     assert "meta-llama/Llama-3.1-8B" in line and "conf/study/paper_basque.yaml" in line
 
 
+@pytest.mark.slow
 def test_small_models_keep_the_ratios_of_the_widths_and_depths_of_large_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -15,6 +15,8 @@ from tests.faults.commands import COMMANDS, HANGS, Commands, Outcome
 from tests.faults.damage import FILE_FAULTS, FOLDER_FAULTS, Damage
 from tests.faults.world import OTHER_TREE, World, without_times
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = sorted({(kind.place, folder) for kind in FILE_KINDS for folder in kind.folders()})
 NEEDS_WORK = ("states", "claims", "failures")  # folders that a command looks into only where something is left to do
 # after a command that finished the study: some were of the past, others are made when they are needed. How steps were

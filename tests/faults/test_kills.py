@@ -25,6 +25,8 @@ from tests.faults.world import World, without_times
 from tests.fixtures.processes import run_forked, signal_at
 from tests.fixtures.studies import FakeTraining
 
+pytestmark = pytest.mark.slow
+
 GRID = ["schedule.replay_fraction=0,0.5,0.75", "schedule.target_epochs=4", "trainer.waypoints=2"]
 WRITES = ("fsync", "rename", "replace", "unlink", "rmdir")
 GRACE = 0.3  # seconds, in place of a minute

@@ -150,6 +150,7 @@ def calls_of(act: Callable[[], object]) -> int:
     return calls
 
 
+@pytest.mark.slow
 def test_planning_grows_with_the_number_of_runs(study_of: Callable[..., Study], training: FakeTraining) -> None:
     def plan(seeds: int) -> None:
         study = study_of("+scale=tiny", "schedule.replay_fraction=0,0.25,0.5,0.75,0.8",

@@ -20,6 +20,8 @@ from replay_sweeps.workers.work_order import PoolSettings
 from replay_sweeps.workers.worker import PathWorker
 from tests.fixtures.studies import FakeTraining
 
+pytestmark = pytest.mark.slow
+
 GRID = ["schedule.replay_fraction=0,0.5", "schedule.target_epochs=4", "trainer.waypoints=0"]
 WRITES = ("fsync", "rename", "replace", "unlink", "rmdir")
 KILLED, DONE = 9, 0

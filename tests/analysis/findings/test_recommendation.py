@@ -66,6 +66,7 @@ def test_the_answer_keeps_a_range_of_fractions_only_where_replay_is_advised():
     assert seen == {"replay", "undecided"}
 
 
+@pytest.mark.slow
 def test_as_many_seeds_as_advised_do_settle_it():
     truth, settled, tries = Truth(gain=1.25, noise=0.02, seed_effect=0.0), 0, 0
     for seed in range(40):
