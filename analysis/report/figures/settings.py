@@ -10,25 +10,15 @@ from analysis.findings.by_setting import CellsBySetting, cells_by_setting
 from analysis.findings.evidence import Evidence, NotEnoughError, number_or_nan
 from analysis.findings.study import GroupFindings
 from analysis.findings.tables import best, parts
-from analysis.report.figures.canvas import (
-    BLACK,
-    VERMILION,
-    Drawing,
-    drawer,
-    legend_above,
-    panel_grid,
-    panels,
-    plain_text,
-    series_style,
-    short_tokens,
-)
+from analysis.report.figures import canvas
+from analysis.report.figures.canvas import Drawing, drawer
 from analysis.report.figures.question import MOST_PANELS, MOST_SERIES, distinct_names
 
 
 def _sizes(panels: Sequence[CellsBySetting]) -> str:
     """The target sizes of the panels, in words."""
     sizes = sorted({panel.target_tokens for panel in panels})
-    return " or ".join(short_tokens(tokens) for tokens in sizes) + " target tokens"
+    return " or ".join(canvas.short_tokens(tokens) for tokens in sizes) + " target tokens"
 
 
 @drawer
@@ -42,7 +32,7 @@ def data_schedules(evidence: Evidence) -> Drawing:
     if not varied:
         raise NotEnoughError("no target size was run with several stage-2 allocations α and several ρ")
     most_rows = max(panel.cells["stage2_allocation"].nunique() for panel in varied)
-    figure, axes = panel_grid(len(varied), 0.9 + 0.34 * most_rows)
+    figure, axes = canvas.panel_grid(len(varied), 0.9 + 0.34 * most_rows)
     groups = [panel.group for panel in varied]
     for panel, name, axis in zip(varied, distinct_names(groups), axes, strict=True):
         image = draw_heat_map(axis, panel.cells)
@@ -80,7 +70,7 @@ def draw_heat_map(axis: Any, cells: pd.DataFrame) -> Any:
         list(table.columns).index(best_cell["replay_fraction"]),
         list(table.index).index(best_cell["stage2_allocation"]),
     )
-    frame = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor=VERMILION, linewidth=2)
+    frame = Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, edgecolor=canvas.VERMILION, linewidth=2)
     axis.add_patch(frame)
     axis.set_xticks(range(len(table.columns)), [f"{value:.3g}" for value in table.columns])
     axis.set_yticks(range(len(table)), [f"{value:.3g}" for value in table.index])
@@ -102,17 +92,17 @@ def weight_decay_against_replay(evidence: Evidence) -> Drawing:
     ]
     if not pairs:
         raise NotEnoughError("weight decay and replay were not both varied at one target size")
-    figure, axes = panels(len(pairs), 2, 2.2, sharey="row")
+    figure, axes = canvas.panels(len(pairs), 2, 2.2, sharey="row")
     names = distinct_names([panel.group for panel, _, _ in pairs])
     for (_, plain, replay), name, (left, right) in zip(pairs, names, axes, strict=True):
-        left.plot(plain["weight_decay"], plain["target_loss"], **series_style(0))
-        right.plot(replay["replay_fraction"], replay["target_loss"], **series_style(1))
+        left.plot(plain["weight_decay"], plain["target_loss"], **canvas.series_style(0))
+        right.plot(replay["replay_fraction"], replay["target_loss"], **canvas.series_style(1))
         left.set_xlabel("weight decay (ρ = 0)")
         right.set_xlabel("replay fraction ρ")
         left.set_ylabel("target loss (nats)")
         left.set_title(name)
         for axis in (left, right):
-            axis.axhline(replay["target_loss"].iloc[0], linestyle=":", color=BLACK, linewidth=0.8)
+            axis.axhline(replay["target_loss"].iloc[0], linestyle=":", color=canvas.BLACK, linewidth=0.8)
     caption = (
         f"Weight decay without replay against replay, at {_sizes([panel for panel, _, _ in pairs])}; dotted: tuned "
         "ρ = 0."
@@ -137,18 +127,18 @@ def learning_rate_schedules(evidence: Evidence) -> Drawing:
     varied = cells_by_setting(evidence.findings, "lr_schedule", MOST_PANELS)
     allocated = any(panel.cells["stage2_allocation"].nunique() > 1 for panel in varied)
     axis_of_series, letter = ("stage2_allocation", "α") if allocated else ("replay_fraction", "ρ")
-    figure, axes = panel_grid(len(varied), 2.4)
+    figure, axes = canvas.panel_grid(len(varied), 2.4)
     for panel, name, axis in zip(varied, distinct_names([panel.group for panel in varied]), axes, strict=True):
         cells = panel.cells
         names = sorted(cells["lr_schedule"].astype(str).unique(), key=_schedule_order)
         for index, (value, at) in enumerate(parts(cells, axis_of_series)[:MOST_SERIES]):
             best_cells = at.loc[at.groupby("lr_schedule")["selection_loss"].idxmin()].set_index("lr_schedule")
             losses = [best_cells["target_loss"].get(schedule, np.nan) for schedule in names]
-            axis.plot(range(len(names)), losses, **series_style(index), label=f"{letter} = {value:.3g}")
-        axis.set_xticks(range(len(names)), map(plain_text, names), rotation=30 if len(names) > 4 else 0)
+            axis.plot(range(len(names)), losses, **canvas.series_style(index), label=f"{letter} = {value:.3g}")
+        axis.set_xticks(range(len(names)), map(canvas.plain_text, names), rotation=30 if len(names) > 4 else 0)
         axis.set_xlabel("learning-rate schedule")
         axis.set_ylabel("target loss (nats)")
-        legend_above(axis, name)
+        canvas.legend_above(axis, name)
     caption = f"Learning-rate schedules and data schedules at {_sizes(varied)}" + (
         ", each α at its best ρ." if letter == "α" else "."
     )
@@ -164,12 +154,12 @@ def _schedule_order(name: str) -> tuple[str, float]:
 def repetitions(evidence: Evidence) -> Drawing:
     """Target loss against epochs over the target data, a line a replay fraction, the best epoch count starred."""
     varied = cells_by_setting(evidence.findings, "target_epochs", MOST_PANELS)
-    figure, axes = panel_grid(len(varied), 2.3)
+    figure, axes = canvas.panel_grid(len(varied), 2.3)
     for panel, name, axis in zip(varied, distinct_names([panel.group for panel in varied]), axes, strict=True):
         cells = panel.cells[panel.cells["stage2_allocation"] == panel.cells["stage2_allocation"].max()]
         for index, (rho, at) in enumerate(parts(cells, "replay_fraction")[:MOST_SERIES]):
             at = at.sort_values("target_epochs")
-            style = series_style(index)
+            style = canvas.series_style(index)
             axis.plot(at["target_epochs"], at["target_loss"], **style, label=f"ρ = {rho:.3g}")
             best_cell = best(at)
             axis.plot(
@@ -177,7 +167,7 @@ def repetitions(evidence: Evidence) -> Drawing:
             )
         _epoch_ticks(axis, cells["target_epochs"])
         axis.set_ylabel("target loss (nats)")
-        legend_above(axis, name)
+        canvas.legend_above(axis, name)
     caption = f"Target loss against repetitions at {_sizes(varied)}; star: the best."
     return Drawing("repetitions", "Repetitions of the target data", caption, figure)
 
@@ -213,16 +203,16 @@ def accuracy_against_replay(evidence: Evidence) -> Drawing:
     if not columns:
         raise NotEnoughError("the run table has no column of task scores (its name would end in accuracy or score)")
     base_scores = evidence.study.get("base_scores", {})
-    figure, axes = panels(len(columns), 1, 2.2)
+    figure, axes = canvas.panels(len(columns), 1, 2.2)
     for column, axis in zip(columns, axes[:, 0], strict=True):
         scores = group.runs.groupby(["target_tokens", "replay_fraction"])[column].mean().dropna().reset_index()
         series = [
-            (f"$N$ = {short_tokens(float(tokens))}", dict(zip(at["replay_fraction"], at[column], strict=True)))
+            (f"$N$ = {canvas.short_tokens(float(tokens))}", dict(zip(at["replay_fraction"], at[column], strict=True)))
             for tokens, at in parts(scores, "target_tokens")
         ]
         base = number_or_nan(base_scores.get(column) if isinstance(base_scores, dict) else None)
         draw_scores(axis, series[:MOST_SERIES], base if np.isfinite(base) else None)
-        axis.set_ylabel(plain_text(column.replace("_", " ")))
+        axis.set_ylabel(canvas.plain_text(column.replace("_", " ")))
     caption = "Task score against the replay fraction; dotted: standard fine-tuning (ρ = 0); dashed: before training."
     return Drawing("accuracy_against_replay", "Accuracy against replay", caption, figure)
 
@@ -230,7 +220,7 @@ def accuracy_against_replay(evidence: Evidence) -> Drawing:
 def draw_scores(axis: Any, series: list[tuple[str, dict[float, float]]], base: float | None) -> None:
     """Scores by ρ, a line a series, its ρ = 0 dotted, its best starred, and the base model dashed."""
     for index, (label, scores) in enumerate(series):
-        style = series_style(index)
+        style = canvas.series_style(index)
         rho = sorted(scores)
         axis.plot(rho, [scores[r] for r in rho], **style, label=label)
         top = max(rho, key=lambda r: scores[r])
@@ -238,7 +228,7 @@ def draw_scores(axis: Any, series: list[tuple[str, dict[float, float]]], base: f
         if 0.0 in scores:
             axis.axhline(scores[0.0], linestyle=":", color=style["color"], linewidth=0.9)
     if base is not None:
-        axis.axhline(base, linestyle="--", color=BLACK, linewidth=0.8, label="before training")
+        axis.axhline(base, linestyle="--", color=canvas.BLACK, linewidth=0.8, label="before training")
     axis.set_xlabel("replay fraction ρ")
     if len(series) > 1 or base is not None:
-        legend_above(axis)
+        canvas.legend_above(axis)
