@@ -2,6 +2,7 @@
 
 states/<tree>/<step>-<key>                 16 digits of the root; the step in 9 decimal digits; 32 digits of the key
 observations/<tree>/<step>-<key>-<store>   24 digits of the key and 24 of the validation store's fingerprint
+A key itself is made by `key` in schedule/behaviour.py.
 """
 
 import re

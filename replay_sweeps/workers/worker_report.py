@@ -1,4 +1,7 @@
-"""What a worker tells the command that started it: what went wrong, or what it measured."""
+"""What a worker tells the command that started it: what went wrong, or what it measured.
+
+worker_process.py makes it, pool.py reads it.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
