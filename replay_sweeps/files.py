@@ -87,8 +87,8 @@ def folder_made_atomically(final: Path, before_rename: Callable[[], None] = lamb
         before_rename()
         try:
             temporary.rename(final)
-        except OSError:
-            if not is_real_folder(final):
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_real_folder(final):
                 raise
         sync_folder(final.parent)
     finally:

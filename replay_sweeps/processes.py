@@ -24,8 +24,7 @@ def process_birth(pid: int) -> int | None:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
+        pass  # no such process, no /proc here, or one that hides the processes of others (hidepid)
     except (OSError, ValueError):
         return 0
     try:

@@ -25,7 +25,7 @@ from replay_sweeps.data.tokenizers import (
     own_template,
 )
 from replay_sweeps.errors import CannotGoOn, DamagedFile, UserError
-from replay_sweeps.files import put_aside, remove, usable_folder, write_record
+from replay_sweeps.files import is_real_folder, put_aside, remove, usable_folder, write_record, writer_still_runs
 from replay_sweeps.parallel import processors
 
 logger = logging.getLogger(__name__)
@@ -128,9 +128,17 @@ def only_one(folder: Path, wait: bool = True) -> Iterator[None]:
             return
         for kind in (CLEAN, SAMPLED, TOKENS, TOKENIZERS, RECORDS):
             usable_folder(folder / kind)
-        for partial in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("sampled/*/.*.tmp")]:
+        for partial in _half_made(folder):
             remove(partial)
         yield
+
+
+def _half_made(folder: Path) -> Iterator[Path]:
+    """What killed processes left half made below a folder of text; links are not followed."""
+    inside = [path for path in sorted(folder.iterdir()) if is_real_folder(path)]
+    sampled = [path for path in sorted((folder / SAMPLED).glob("*")) if folder / SAMPLED in inside]
+    for parent in (folder, *inside, *filter(is_real_folder, sampled)):
+        yield from (path for path in parent.glob(".*.tmp") if not writer_still_runs(path))
 
 
 def _opened_lock(file: Path) -> IO[bytes]:

@@ -36,10 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(export_run(store, given.run_id, given.folder, given.adapter, given.again))
     except OSError as error:
-        problem = storage_problem(error, store.folder, "")
-        if problem is None:
-            raise
-        print(f"replay-store: {problem}", file=sys.stderr)
+        print(f"replay-store: {storage_problem(error, store.folder, '') or error}", file=sys.stderr)
         return 1
     except UserError as error:
         for problem in error.problems:

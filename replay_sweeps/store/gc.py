@@ -48,6 +48,8 @@ def collect_garbage(
 def _collect(store: Store, dry_run: bool, at_once: bool) -> None:
     studies = study_records(store.folder)
     unneeded = [*unneeded_files(store, studies), *unneeded_texts(store, studies)]
+    # records first: a gc that is killed leaves no record of a run whose weights are gone
+    unneeded.sort(key=lambda path: path.relative_to(store.folder).parts[0] == "states")
     leftovers = [*half_written(store, nobody_writes=True), *put_aside_long_ago(store)]
     sizes = [bytes_of(path) for path in [*unneeded, *leftovers]]
     at_once = at_once or not has_room(store.folder, sum(sizes) + bytes_of(store.folder / TRASH))

@@ -1,5 +1,6 @@
 """The store of states: each is named by what was done to reach it, so that any command finds it again."""
 
+import errno
 import logging
 import math
 import os
@@ -31,6 +32,17 @@ T = TypeVar("T")
 # the columns of a training series, besides "step"
 METRICS = ("train_target_loss", "train_generic_loss", "gradient_norm", "learning_rate", "tokens_per_second", "mfu")
 Series = dict[str, list[float | int | None]]
+# errors of a disk, a server or this process that pass; what they hinder is not damaged
+PASSING = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+)
 KINDS = ("states", "records", "observations", "failures")  # folders of a store that have one folder for each tree
 
 
@@ -135,6 +147,8 @@ class Store:
             files = read_manifest(folder)["files"]
             wrong = [name for name, checksum in files.items() if file_checksum(folder / name, False) != checksum]
         except (DamagedFile, OSError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise  # the state may be sound
             self.drop_state(state)
             raise DamagedFile(f"the state {folder} is damaged: {error}") from error
         if wrong:

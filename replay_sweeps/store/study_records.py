@@ -36,6 +36,7 @@ class StudyRecord:
     runs: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # each run's last state: root, step, key
     texts: frozenset[str] = frozenset()  # folders below that of all text
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by tree: what its states are read into
+    keep: str = "leaves"  # its `keep_states`
 
     @classmethod
     def of(cls, plan: StudyPlan, complete: bool) -> "StudyRecord":
@@ -61,6 +62,7 @@ class StudyRecord:
             runs,
             plan.text_folders(),
             plan.models(),
+            plan.study.runs[0].keep_states,
         )
 
 
@@ -154,6 +156,21 @@ def study_files(store: Path) -> dict[Path, StudyRecord | str]:
         except CannotGoOn as error:
             [found[file]] = error.problems
     return found
+
+
+def kept_for_others(store: Path, study: str, output: Path) -> frozenset[str] | None:
+    """Paths of the states that the other studies of a store keep; None where a record cannot be read.
+
+    A finished study under `keep_states=leaves` keeps the last states of its runs; `all`, or unfinished, all of its.
+    """
+    kept: set[str] = set()
+    for file, record in study_files(store).items():
+        if isinstance(record, str):
+            return None
+        if file != _record_file(store, study, output) and record.keep != "none":
+            ends = (StateName(*end).path for end in record.runs.values())
+            kept.update(ends if record.complete and record.keep == "leaves" else record.states)
+    return frozenset(kept)
 
 
 def study_records(store: Path) -> list[StudyRecord]:

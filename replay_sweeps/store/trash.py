@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replay_sweeps.files import is_real_folder, put_aside, remove
+from replay_sweeps.files import is_real_folder, put_aside, remove, temporary_name
 from replay_sweeps.store.leftovers import DAY
 
 TRASH = "trash"  # <time>-<random>/<path in the store>: moved back by hand, it is found again
@@ -28,7 +28,8 @@ def drop(store: Path, paths: Sequence[Path], at_once: bool) -> None:
     batch = trash / f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
     for path in paths:
         if at_once or not _moved(path, batch / path.relative_to(store)):
-            remove(path)
+            hidden = temporary_name(path)  # a folder is there whole or not at all
+            remove(hidden if _moved(path, hidden) else path)
 
 
 def _moved(path: Path, to: Path) -> bool:

@@ -15,6 +15,7 @@ from replay_sweeps.study.checks import Problem, unwritable
 
 Check = Callable[..., Iterator[Problem]]
 Need = tuple[Check, tuple[Hashable, ...]]  # a check and what it is called with
+LONGEST_NAME = 100  # bytes of a study's name
 
 
 def needs(run: RunConfig) -> tuple[Need, ...]:
@@ -53,8 +54,10 @@ def tokenizer_problems(tokenizer: TokenizerConfig, packed: bool) -> Iterator[Pro
 
 def folder_problems(paths: PathsConfig, study: StudyConfig, plan: str) -> Iterator[Problem]:
     """Why a study cannot write into its folders; a plan writes nothing there."""
-    if not study.name or set(study.name) & set("/\\\0") or study.name.startswith("."):
+    if not study.name or set(study.name) & set("/\\") or study.name.startswith(".") or not study.name.isprintable():
         yield "study.name", "must be a plain folder name"
+    elif len(study.name.encode()) > LONGEST_NAME:
+        yield "study.name", f"must be at most {LONGEST_NAME} bytes: names of files are made of it"
     if plan != "false":
         return
     for name, folder in (("paths.output", paths.output or "outputs"), ("paths.store", paths.store or "outputs")):

@@ -23,7 +23,13 @@ from replay_sweeps.store.leftovers import clear_half_written
 from replay_sweeps.store.retention import droppable
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
-from replay_sweeps.store.study_records import StudyRecord, keep_texts, read_study_record, write_study_record
+from replay_sweeps.store.study_records import (
+    StudyRecord,
+    keep_texts,
+    kept_for_others,
+    read_study_record,
+    write_study_record,
+)
 from replay_sweeps.study.study import Study
 from replay_sweeps.tree.enough_text import prepare_texts
 from replay_sweeps.tree.study_plan import StudyPlan, plan_study
@@ -122,7 +128,8 @@ def train(plan: StudyPlan, status: StudyStatus, launch: Launch) -> None:
         WorkerPool(status, leases, order.pool, lambda workers: launch(file, workers)).run(progress)
         if progress:
             progress.close()
-    for state in droppable(status, status.missing(), study.runs[0].keep_states):
+    others = kept_for_others(study.store, study.name, study.output)
+    for state in droppable(status, status.missing(), study.runs[0].keep_states, others):
         status.store.drop_state(state)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from replay_sweeps.errors import CannotGoOn, DamagedFile, LostRank, storage_problem
@@ -44,10 +44,11 @@ class PathWorker:
         train: Callable[[Segment, Lease], None],
         on_scan: Callable[[Missing], None] = lambda _: None,
         pool: PoolSettings | None = None,
+        kept_for_others: Callable[[], Container[str] | None] = frozenset,
     ) -> None:
         self.status, self.tree, self.leases = status, status.tree, leases
         self.train, self.on_scan = train, on_scan
-        self.pool = pool or PoolSettings()
+        self.pool, self.kept_for_others = pool or PoolSettings(), kept_for_others
         self.attempts: Counter[tuple[int, MissingWork]] = Counter()
         self.trained = 0
 
@@ -89,7 +90,7 @@ class PathWorker:
     def scan(self) -> Missing:
         """Look at the store, and drop what nothing waits for any more."""
         missing = self.status.missing()
-        for state in droppable(self.status, missing, self.pool.keep):
+        for state in droppable(self.status, missing, self.pool.keep, self.kept_for_others()):
             self.status.store.drop_state(state)
         self.on_scan(missing)
         return missing

@@ -13,6 +13,7 @@ from replay_sweeps.plan.timing import measure
 from replay_sweeps.progress import Progress
 from replay_sweeps.store.leases import Lease, Leases
 from replay_sweeps.store.status import Missing, StudyStatus
+from replay_sweeps.store.study_records import kept_for_others
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.workers.rank_group import RankGroup, TasksLost
 from replay_sweeps.workers.rank_process import run_rank
@@ -37,7 +38,12 @@ class WorkerProcess:
         self.progress = Progress(len(order.runs)) if order.in_process else None
         self.stop = StopFlag()
         self._worker = PathWorker(
-            self.status, Leases(order.store, order.session, log), self._train_leased, self._scanned, order.pool
+            self.status,
+            Leases(order.store, order.session, log),
+            self._train_leased,
+            self._scanned,
+            order.pool,
+            lambda: kept_for_others(order.store, order.runs[0].study.name, order.output),
         )
 
     def work(self) -> None:
