@@ -72,7 +72,7 @@ def test_a_store_that_turns_read_only_is_one_line(
 ) -> None:
     from replay_sweeps.store.states import Store
 
-    def save_state(self: Store, *_: object) -> None:
+    def save_state(self: Store, *_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system", str(self.folder))
 
     share_text(whole, tmp_path / "output")

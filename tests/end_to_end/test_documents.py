@@ -98,7 +98,7 @@ def workplace(belongings: Path, tmp_path: Path) -> Path:
 
     The text of study=quickstart is prepared in the stores that the documents name: it takes longer than all the rest.
     """
-    folder = shutil.copytree(belongings, tmp_path / "workplace")
+    folder = shutil.copytree(belongings, tmp_path / "workplace", symlinks=True)  # W&B leaves links that lead nowhere
     for output in ("", "pool"):
         share_text(folder / "outputs" / "tiny", folder / "outputs" / output)
     return folder
