@@ -130,9 +130,16 @@ MUTATIONS = (
     Mutation(
         "waypoints stay under keep_states=none until no branch needs them",
         "replay_sweeps/store/retention.py",
-        "or on_the_way):",
-        "):",
+        "or kept_for_later or on_the_way or",
+        "or kept_for_later or",
         ("tests/store/test_retention.py",),
+    ),
+    Mutation(
+        "a study leaves the states that another study of the store keeps",
+        "replay_sweeps/store/retention.py",
+        "or state.path in (kept_for_others or ())):",
+        "):",
+        ("tests/store/test_shared_store.py",),
     ),
     Mutation(
         "a branch's first state stays until nothing is missing of the branch",
