@@ -1,4 +1,4 @@
-"""Litter: what killed processes left half written, and what was put aside as damaged."""
+"""Leftovers: what killed processes left half written, and what was put aside as damaged."""
 
 import time
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The retention policy: which kept states nothing waits for any more."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Literal
 
 from replay_sweeps.store.status import Missing, StudyStatus
@@ -35,3 +35,12 @@ def droppable(
             state = status.tree.state(index, step)
             if not (waited_for or kept_for_later or on_the_way or state.path in (kept_for_others or ())):
                 yield state
+
+
+def drop_unneeded(
+    status: StudyStatus, missing: Missing, keep: Keep, kept_for_others: Callable[[], Container[str] | None]
+) -> None:
+    """Drop the states of a study that may be dropped; what others keep is asked for only where there are any."""
+    if next(droppable(status, missing, keep), None) is not None:
+        for state in droppable(status, missing, keep, kept_for_others()):
+            status.store.drop_state(state)

@@ -1,5 +1,6 @@
 """The whole life of a study, on one page: prepare, plan, fit the budget, train, write. The file to read first."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from replay_sweeps.progress import Progress
 from replay_sweeps.results.write_results import write_results
 from replay_sweeps.store.leases import Leases
 from replay_sweeps.store.leftovers import clear_half_written
-from replay_sweeps.store.retention import droppable
+from replay_sweeps.store.retention import drop_unneeded
 from replay_sweeps.store.states import Store
 from replay_sweeps.store.status import StudyStatus
 from replay_sweeps.store.study_records import (
@@ -128,9 +129,8 @@ def train(plan: StudyPlan, status: StudyStatus, launch: Launch) -> None:
         WorkerPool(status, leases, order.pool, lambda workers: launch(file, workers)).run(progress)
         if progress:
             progress.close()
-    others = kept_for_others(study.store, study.name, study.output)
-    for state in droppable(status, status.missing(), study.runs[0].keep_states, others):
-        status.store.drop_state(state)
+    others = functools.partial(kept_for_others, study.store, study.name, study.output)
+    drop_unneeded(status, status.missing(), study.runs[0].keep_states, others)
 
 
 def record_study(plan: StudyPlan, complete: bool) -> None:

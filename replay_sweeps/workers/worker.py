@@ -7,7 +7,7 @@ from pathlib import Path
 
 from replay_sweeps.errors import CannotGoOn, DamagedFile, LostRank, storage_problem
 from replay_sweeps.store.leases import Lease, Leases
-from replay_sweeps.store.retention import droppable
+from replay_sweeps.store.retention import drop_unneeded
 from replay_sweeps.store.status import Missing, MissingWork, StudyStatus
 from replay_sweeps.tree.paths import Segment
 from replay_sweeps.tree.state_name import StateName
@@ -90,8 +90,7 @@ class PathWorker:
     def scan(self) -> Missing:
         """Look at the store, and drop what nothing waits for any more."""
         missing = self.status.missing()
-        for state in droppable(self.status, missing, self.pool.keep, self.kept_for_others()):
-            self.status.store.drop_state(state)
+        drop_unneeded(self.status, missing, self.pool.keep, self.kept_for_others)
         self.on_scan(missing)
         return missing
 
